@@ -1,0 +1,159 @@
+"""The Cell Tracking Challenge's measures of one video: ours beside py-ctcmetrics, values and speed.
+
+A synthetic video of 92 frames of 1024 x 1024 pixels with about 100 cells, written as zlib-compressed TIFF files with
+truth and result as the challenge lays them out; the result has moved, missed, merged, split and spurious cells. Both
+read the files in one process and one thread and take turns; times are medians. Stops if the values differ.
+
+    python benchmarks/measures.py [--rounds 3] [--frames 92] [--size 1024]
+"""
+
+import argparse
+import contextlib
+import gc
+import io
+import os
+import statistics
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+from ctc_metrics.scripts.evaluate import evaluate_sequence
+
+from lightning_cells.data.ctc import Lineage, ResultWriter, Track, write_image, write_tracks
+from lightning_cells.metrics.evaluate import evaluate
+
+MEASURES = ["SEG", "DET", "TRA"]
+PAIRS = {"NS": "AOGM_NS", "FN": "AOGM_FN", "FP": "AOGM_FP", "ED": "AOGM_ED", "EA": "AOGM_EA", "EC": "AOGM_EC"}
+
+
+def draw(size: int, cells: dict[int, np.ndarray], radius: int = 15) -> np.ndarray:
+    """Draws cells as discs around (y, x), later ones on top."""
+    mask = np.zeros((size, size), np.uint16)
+    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+    disc = y**2 + x**2 <= radius**2
+    for label, centre in cells.items():
+        top, left = np.clip(np.round(centre).astype(int), radius, size - radius - 1) - radius
+        mask[top : top + disc.shape[0], left : left + disc.shape[1]][disc] = label
+    return mask
+
+
+def simulate(frames: int, size: int, rng: np.random.Generator) -> list[dict[int, tuple[np.ndarray, int]]]:
+    """Returns per frame label -> (position, parent): about 100 cells on a loose grid, some of which divide once."""
+    grid = np.stack(np.meshgrid(*2 * [np.linspace(40, size - 40, 9)]), -1).reshape(-1, 2)
+    alive = {k + 1: (place, 0) for k, place in enumerate(grid)}
+    video, label = [], len(grid)
+    for frame in range(frames):
+        if frame and frame % 4 == 0 and label < len(grid) + 40:
+            mother = int(rng.choice([k for k in alive if k <= len(grid)]))
+            place, _ = alive.pop(mother)
+            for shift in (-18, 18):
+                label += 1
+                alive[label] = (place + np.array((0, shift)), mother)
+        alive = {k: (place + rng.normal(0, 1.5, 2), parent) for k, (place, parent) in alive.items()}
+        video.append(alive)
+    return video
+
+
+def tracks(seen: list[np.ndarray], parents: dict[int, int]) -> Lineage:
+    """Makes the rows of labels that occur in a gap-free run of frames."""
+    spans: dict[int, list[int]] = {}
+    for frame, labels in enumerate(seen):
+        for label in labels:
+            spans.setdefault(int(label), []).append(frame)
+    return {k: Track(k, v[0], v[-1], parents.get(k, 0)) for k, v in spans.items()}
+
+
+def write_video(root: Path, frames: int, size: int) -> tuple[Path, Path]:
+    """Writes 01_RES and 01_GT and returns them."""
+    rng = np.random.default_rng(0)
+    video = simulate(frames, size, rng)
+    result, truth = root / "01_RES", root / "01_GT"
+    parents: dict[int, int] = {}
+    seen_truth, seen_result = [], []
+    with ResultWriter(result) as writer:
+        for frame, cells in enumerate(video):
+            parents |= {label: parent for label, (_, parent) in cells.items()}
+            mask = draw(size, {label: place for label, (place, _) in cells.items()})
+            write_image(truth / "SEG" / f"man_seg{frame:03d}.tif", mask)
+            write_image(truth / "TRA" / f"man_track{frame:03d}.tif", mask)
+            found = np.roll(mask, (1, 2), (0, 1)).astype(np.int64)
+            found[found == 5] = 6 if frame < frames // 2 else 5  # merged for half of the time
+            found[:, ::2][found[:, ::2] == 7] = 1007  # split
+            found[found == 9] = 9 if frame < frames // 3 else 1009 if frame > frames // 2 else 0  # lost for a while
+            found = np.where((found > 0) & (found % 10 == 0), found + 500 * (frame // 20), found)  # torn tracks
+            found[2:12, 2:12] = 2000 + frame // 10  # spurious
+            writer.write(frame, found)
+            seen_truth.append(np.unique(mask[mask > 0]))
+            seen_result.append(np.unique(found[found > 0]))
+        kept = tracks(seen_result, parents)
+        valid = {
+            k: t if t.parent in kept and kept[t.parent].end < t.begin else t._replace(parent=0) for k, t in kept.items()
+        }
+        writer.finish(valid)
+    write_tracks(truth / "TRA" / "man_track.txt", tracks(seen_truth, parents))
+    return result, truth
+
+
+def oracle(result: Path, truth: Path) -> dict[str, float]:
+    with contextlib.redirect_stdout(io.StringIO()):
+        return evaluate_sequence(str(result), str(truth), list(MEASURES), threads=1)
+
+
+def peak_memory(call: Callable[[], object]) -> float:
+    """Peak of Python's and numpy's allocations during a call, in MB."""
+    gc.collect()
+    tracemalloc.start()
+    call()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3, help="repetitions of each")
+    parser.add_argument("--frames", type=int, default=92)
+    parser.add_argument("--size", type=int, default=1024)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        result, truth = write_video(Path(folder), args.frames, args.size)
+        wall: dict[str, list[float]] = {"py-ctcmetrics": [], "ours": []}
+        used: dict[str, list[float]] = {"py-ctcmetrics": [], "ours": []}
+        for _ in range(args.rounds):
+            for name, call in (("ours", evaluate), ("py-ctcmetrics", oracle)):
+                start, start_used = time.perf_counter(), time.process_time()
+                value = call(result, truth)
+                wall[name].append(time.perf_counter() - start)
+                used[name].append(time.process_time() - start_used)
+                if name == "ours":
+                    counts = value.values()
+                else:
+                    expected = value
+        half = peak_memory(lambda: evaluate(result, truth, frames=(0, args.frames // 2)))
+        whole = peak_memory(lambda: evaluate(result, truth))
+    names = {name: name for name in [*MEASURES, "OP_CSB", "OP_CTB"]} | PAIRS
+    print(
+        f"{args.frames} frames of {args.size} x {args.size}; one thread, medians of {args.rounds} interleaved rounds\n"
+    )
+    print("| | py-ctcmetrics | ours | ratio |\n|---|---|---|---|")
+    for title, times in (("wall s", wall), ("CPU s", used)):
+        theirs, own = (statistics.median(times[name]) for name in ("py-ctcmetrics", "ours"))
+        print(f"| {title} | {theirs:.2f} | {own:.3f} | x{theirs / own:.0f} |")
+    print(
+        f"| peak MB, {args.frames // 2} frames | | {half:.1f} | |\n| peak MB, {args.frames} frames | | {whole:.1f} | |"
+    )
+    for own, theirs in names.items():
+        print(f"| {own} | {float(expected[theirs]):.10g} | {counts[own]:.10g} | |")
+    worst = max(abs(counts[own] - float(expected[theirs])) for own, theirs in names.items())
+    print(f"\nlargest difference of a value: {worst:.1e}")
+    if worst > 1e-9:
+        raise SystemExit("the values differ")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""The command line: ``lightning-cells VERB``, the same as ``python -m lightning_cells VERB``."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+from lightning_cells.errors import InputError
+from lightning_cells.paths import HOME_VARIABLE
+
+TRAINING = {
+    "fit": "train a method on a data set",
+    "validate": "measure a checkpoint on the validation videos",
+    "test": "measure a checkpoint on the test videos",
+    "predict": "track videos with a checkpoint and write result folders",
+}
+VERBS = {
+    "simulate": "write a simulated data set with exact truth",
+    "download": "fetch a public data set",
+    "evaluate": "compare a result folder with the truth",
+    "dashboard": "open the runs side by side in MLflow's pages",
+    "demo": "simulate, train, track, measure: the whole way in minutes",
+}
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs one verb.
+
+    Args:
+        args: the command line without the program's name; None takes it from ``sys.argv``.
+
+    Returns:
+        The exit status: 0, or 2 for a user's mistake, told in one line on stderr.
+    """
+    args = sys.argv[1:] if args is None else list(args)
+    if not args or args[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if args else 2
+    if args[0] == "--version":
+        from lightning_cells import __version__
+
+        print(f"lightning-cells {__version__}")
+        return 0
+    verb, *rest = args
+    try:
+        return _runner(verb)(rest)
+    except InputError as error:
+        print(f"lightning-cells {verb}: error: {error}", file=sys.stderr)
+        return 2
+    except SystemExit as leaving:  # argparse prints help and usage errors itself
+        return leaving.code if isinstance(leaving.code, int) else 1
+    except KeyboardInterrupt:
+        print(f"lightning-cells {verb}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _runner(verb: str) -> Callable[[list[str]], int]:
+    """Imports only what this verb needs."""
+    if verb in TRAINING:
+        training = import_module("lightning_cells.cli.training")
+        return lambda rest: training.run(verb, rest)
+    if verb not in VERBS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(verb, [*TRAINING, *VERBS], n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "see 'lightning-cells --help'"
+        raise InputError(f"there is no such verb: {hint}")
+    module = import_module(f"lightning_cells.cli.{verb}")
+
+    def run(rest: list[str]) -> int:
+        parser = argparse.ArgumentParser(
+            prog=f"lightning-cells {verb}",
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(parser)
+        parser.add_argument(
+            "--output_dir", help=f"folder for all that is written (default: ${HOME_VARIABLE}, else outputs)"
+        )
+        chosen = parser.parse_args(rest)
+        if chosen.output_dir:
+            os.environ[HOME_VARIABLE] = os.path.abspath(chosen.output_dir)
+        return module.run(chosen) or 0
+
+    return run
+
+
+def _overview() -> str:
+    lines = [
+        "usage: lightning-cells VERB [options]",
+        "",
+        "Segment and track cells in microscopy videos.",
+        "",
+        *(f"  {verb:<11}{summary}" for verb, summary in {**TRAINING, **VERBS}.items()),
+        "",
+        "Each verb explains itself: lightning-cells VERB --help. Start with: lightning-cells demo",
+    ]
+    return "\n".join(lines)

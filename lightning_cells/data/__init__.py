@@ -1,0 +1,1 @@
+"""Files on disk -> clips for training and chunks of video for evaluation."""

@@ -1,0 +1,302 @@
+"""Random changes of a clip: one geometry for all its frames, one draw of intensities, a pure function of a seed.
+
+The only module that knows albumentations.
+"""
+
+import copy
+import os
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing it must not ask the network for a newer version
+
+import albumentations as A  # noqa: E402
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+from albumentations.core.type_definitions import Targets  # noqa: E402
+
+from lightning_cells.data import deformation  # noqa: E402
+from lightning_cells.errors import InputError  # noqa: E402
+
+Balance = Literal["uniform", "foreground", "classes"]
+Clip = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
+
+TRIES = 256  # random pixels looked at before a whole frame is searched
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What may change, and by how much; the defaults crop, flip and turn (Arbelle & Riklin Raviv 2019).
+
+    Numbers are drawn uniformly in their range, once per clip unless said otherwise. Payer 2019: ``rotation=180,
+    scale=(.75, 1.25), stretch=(.75, 1.25), elastic=10, intensity_scale=(.35, 1.65), intensity_shift=.65``.
+    B-splines "with 2 control points and standard deviation 15" in the manner of V-Net's code, where 2 counts the
+    segments: ``elastic=15, elastic_grid=5, elastic_distribution="normal"``.
+
+    Attributes:
+        crop: side of the square crop in pixels; None takes whole frames.
+        flip: mirror either axis with probability 1/2.
+        rot90: turn by a multiple of 90 degrees; whole frames that are not square turn by 180.
+        rotation: largest angle in degrees, either way.
+        scale: range of the factor by which cells grow.
+        stretch: range of a further factor, drawn for each axis.
+        elastic: displacement of the control points in pixels of the crop: half-width ("uniform") or standard
+            deviation ("normal"); 0 for none.
+        elastic_grid: control points per axis of the cubic B-spline, at least 4, the outermost beyond the crop.
+        elastic_distribution: of the displacements.
+        intensity_scale: range of the factor on normalised intensities.
+        intensity_shift: largest amount added before scaling, either way.
+        gamma: range of the exponent on intensities mapped from the clip's minimum and maximum to [0, 1] and back.
+        frame_jitter: largest further shift, and relative change of scale, of each frame by itself.
+        noise: largest standard deviation of Gaussian noise.
+        blur: largest standard deviation of a Gaussian blur, in pixels.
+
+    Raises:
+        InputError: if a value is out of range.
+    """
+
+    crop: int | None = 128
+    flip: bool = True
+    rot90: bool = True
+    rotation: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    stretch: tuple[float, float] = (1.0, 1.0)
+    elastic: float = 0.0
+    elastic_grid: int = 6
+    elastic_distribution: deformation.Distribution = "uniform"
+    intensity_scale: tuple[float, float] = (1.0, 1.0)
+    intensity_shift: float = 0.0
+    gamma: tuple[float, float] = (1.0, 1.0)
+    frame_jitter: float = 0.0
+    noise: float = 0.0
+    blur: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.crop is not None and self.crop < 1:
+            raise InputError(f"augmentation: crop is {self.crop}; give a side of at least 1 pixel, or null")
+        for name in ("scale", "stretch", "intensity_scale", "gamma"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise InputError(f"augmentation: {name} is [{low}, {high}]; give [low, high] with 0 < low <= high")
+        for name in ("rotation", "elastic", "intensity_shift", "frame_jitter", "noise", "blur"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"augmentation: {name} is {getattr(self, name)}; give 0 or more")
+        if self.elastic_grid < 4:
+            raise InputError(
+                f"augmentation: elastic_grid is {self.elastic_grid}; a cubic B-spline has at least 4 control points"
+            )
+
+
+class RandomTurn(A.RandomRotate90):
+    """`albumentations.RandomRotate90` that keeps the shape: what is not square turns by 0 or 180 degrees."""
+
+    def get_params(self) -> dict[str, Any]:
+        """Draws nothing yet: the turn depends on the shape."""
+        return {}
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, int]:
+        """Draws the number of quarter turns."""
+        height, width = params["shape"][:2]
+        return {"factor": self.py_random.randint(0, 3) if height == width else 2 * self.py_random.randint(0, 1)}
+
+
+class SplineDeform(A.DualTransform):
+    """Reads a deformed crop of some frames out of a whole video.
+
+    The map and the frames' indices come with the call, as ``sampling`` and ``indices``: whoever draws the map knows
+    which part of a memory-mapped video it needs, and nothing else is read. Frames are interpolated linearly; labels
+    take the nearest pixel, -1 beyond the image. Videos should be contiguous: albumentations copies others.
+    """
+
+    _targets = (Targets.IMAGE, Targets.MASK)
+
+    def __init__(self, p: float = 1.0) -> None:
+        super().__init__(p=p)
+
+    @property
+    def targets_as_params(self) -> list[str]:
+        """What a call must have besides videos."""
+        return ["sampling", "indices"]
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Takes map and indices from the call."""
+        return {"sampling": data["sampling"], "indices": data["indices"]}
+
+    def apply_to_images(
+        self, images: np.ndarray, sampling: deformation.Sampling, indices: Sequence[int], **params: Any
+    ) -> np.ndarray:
+        """(T, H, W) float16 or float32 frames to (t, h, w) float32."""
+        return deformation.resample_frames(images, indices, sampling)
+
+    def apply_to_masks(
+        self, masks: np.ndarray, sampling: deformation.Sampling, indices: Sequence[int], **params: Any
+    ) -> np.ndarray:
+        """(T, H, W) int32 or int8 labels to (t, h, w) of the same."""
+        return deformation.resample_labels(masks, indices, sampling)
+
+
+class ClipAugmentation:
+    """Cuts a clip out of a sequence and changes it at random, the same way in all its frames.
+
+    Crop, flips, turns, rotation, scale and spline are composed into one map; only the part of the frames that this
+    map needs is read, and each frame is interpolated once.
+
+    Args:
+        settings: what to change.
+        extra: further albumentations transforms, applied to the crop as ``images``, ``masks`` (instance labels) and
+            ``classes``, before intensities change. Intensities are normalised, not in [0, 1]; geometry should have
+            ``fill_mask=-1``. They are copied.
+    """
+
+    def __init__(self, settings: Augmentation, extra: Sequence[A.BasicTransform] = ()) -> None:
+        self.settings = settings
+        flips = [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)] if settings.flip else []
+        turns = [RandomTurn(p=1)] if settings.rot90 else []
+        # Flipping the map instead of the pixels: two planes, not two per frame.
+        self._symmetry = A.Compose([*flips, *turns])
+        self._pixels = A.Compose(
+            [SplineDeform(), *copy.deepcopy(list(extra))],
+            additional_targets={"classes": "masks"},
+            mask_interpolation=cv2.INTER_NEAREST,
+        )
+
+    def __call__(
+        self,
+        frames: np.ndarray,
+        labels: np.ndarray | None,
+        classes: np.ndarray | None,
+        indices: Sequence[int],
+        centre: tuple[float, float] | None,
+        seed: int,
+    ) -> Clip:
+        """Returns one clip, a pure function of the arguments.
+
+        Args:
+            frames: (T, H, W) float16 or float32, normalised; may be memory-mapped.
+            labels: (T, H, W) int32 in the label convention, or None.
+            classes: (T, H, W) int8 semantic classes, or None.
+            indices: the frames to take, in this order.
+            centre: row and column that the crop is centred on before it is deformed, as far as the crop then still
+                lies within the frame; None draws a place uniformly. A frame smaller than the crop lies at random
+                within it, mirrored on.
+            seed: decides every draw.
+
+        Returns:
+            (t, h, w) float32 frames, int32 labels and int8 classes, contiguous; what was None is None. Beyond the
+            image frames are mirrored, labels and classes -1.
+        """
+        rng = np.random.default_rng(seed)
+        # One generator for all: `set_random_seed` would give each transform its own copy of the same stream, and
+        # both flips would then always happen together.
+        python_rng = random.Random(seed)
+        self._symmetry.set_random_state(rng, python_rng)
+        self._pixels.set_random_state(rng, python_rng)
+
+        size = (int(frames.shape[1]), int(frames.shape[2]))
+        grid = self._symmetry(images=self._draw_map(size, centre, rng))["images"]
+        sampling = deformation.sampling(grid, size)
+        data = self._pixels(sampling=sampling, indices=indices, images=frames, masks=labels, classes=classes)
+        return _vary_intensity(data["images"], self.settings, rng), data["masks"], data["classes"]
+
+    def _draw_map(
+        self, size: tuple[int, int], centre: tuple[float, float] | None, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Draws the map of crop, rotation, scale and spline."""
+        settings = self.settings
+        shape = size if settings.crop is None else (settings.crop, settings.crop)
+        origin = []
+        for axis in range(2):
+            room = size[axis] - shape[axis]
+            low, high = min(room, 0), max(room, 0)
+            if centre is None:
+                origin.append(int(rng.integers(low, high + 1)))
+            else:
+                origin.append(min(max(round(centre[axis]) - shape[axis] // 2, low), high))
+        angle = rng.uniform(-settings.rotation, settings.rotation)
+        factors = rng.uniform(*settings.scale) * rng.uniform(*settings.stretch, size=2)
+        matrix = deformation.linear_part(angle, (factors[0], factors[1]))
+        field = None
+        if settings.elastic > 0:
+            field = deformation.spline_field(
+                shape, settings.elastic_grid, rng, settings.elastic, settings.elastic_distribution
+            )
+        return deformation.sampling_map(shape, (origin[0], origin[1]), matrix, field)
+
+
+def _vary_intensity(clip: np.ndarray, settings: Augmentation, rng: np.random.Generator) -> np.ndarray:
+    """Changes intensities of a (T, H, W) float32 clip in place; albumentations would clip them to [0, 1]."""
+    gamma = rng.uniform(*settings.gamma)
+    if gamma != 1 and (span := clip.max() - (low := clip.min())) > 0:
+        clip -= low
+        clip *= 1 / span
+        np.power(clip, np.float32(gamma), out=clip)
+        clip *= span
+        clip += low
+    sigma = rng.uniform(0, settings.blur)
+    if sigma > 0:
+        for frame in clip:
+            cv2.GaussianBlur(frame, (0, 0), sigma, dst=frame, borderType=cv2.BORDER_REFLECT_101)
+    shift = rng.uniform(-settings.intensity_shift, settings.intensity_shift)
+    scale = rng.uniform(*settings.intensity_scale)
+    shifts, scales = rng.uniform(-settings.frame_jitter, settings.frame_jitter, size=(2, len(clip), 1, 1))
+    factor = scale * (1 + scales)
+    offset = (shift * scale + shifts) * (1 + scales)
+    if (factor != 1).any() or (offset != 0).any():
+        clip *= factor.astype(np.float32)
+        clip += offset.astype(np.float32)
+    if settings.noise > 0:
+        clip += np.float32(rng.uniform(0, settings.noise)) * rng.standard_normal(clip.shape, dtype=np.float32)
+    return clip
+
+
+def crop_centre(frame: np.ndarray, balance: Balance, rng: np.random.Generator) -> tuple[float, float] | None:
+    """Draws the pixel on which to centre a crop.
+
+    Args:
+        frame: (H, W) instance labels in the label convention, or int8 semantic classes. Instance labels count as
+            two classes, background and cell; a marker is a cell.
+        balance: "uniform": anywhere. "foreground": with probability 1/2 a random pixel of a cell. "classes": a
+            random pixel of a class that is drawn evenly among those present, background included (as for
+            bright-field nuclei and cytoplasm, MIDL 2019).
+        rng: where the draws come from.
+
+    Returns:
+        Row and column, or None for anywhere.
+    """
+    if balance == "uniform" or (balance == "foreground" and rng.random() < 0.5):
+        return None
+    if balance == "foreground":
+        return _random_pixel(frame, _is_cell, rng)
+    kinds = [_is_class(0), _is_cell]
+    if frame.dtype == np.int8:
+        kinds = [_is_class(number) for number in range(int(frame.max()) + 1)]
+    present = [kind for kind in kinds if kind(frame).any()]
+    return _random_pixel(frame, present[rng.integers(len(present))], rng) if present else None
+
+
+def _is_cell(values: np.ndarray) -> np.ndarray:
+    """Segmented pixels and markers."""
+    return (values > 0) | (values < deformation.UNKNOWN)
+
+
+def _is_class(number: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda values: values == number
+
+
+def _random_pixel(
+    frame: np.ndarray, wanted: Callable[[np.ndarray], np.ndarray], rng: np.random.Generator
+) -> tuple[float, float] | None:
+    """A pixel drawn evenly among those wanted; None if there is none."""
+    flat = frame.reshape(-1)
+    # The first hit among random pixels is as even as a search of the whole frame, and touches little of the file.
+    positions = rng.integers(flat.size, size=TRIES)
+    positions = positions[wanted(flat[positions])]
+    if not len(positions):
+        positions = np.flatnonzero(wanted(flat))
+        positions = positions[rng.integers(len(positions), size=1)] if len(positions) else positions
+    if not len(positions):
+        return None
+    row, column = divmod(int(positions[0]), frame.shape[1])
+    return float(row), float(column)

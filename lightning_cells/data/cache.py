@@ -1,0 +1,159 @@
+"""Folders of memory-mapped arrays, made once and found again by the contents of their source files."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_cells.data.atomic import beside, writing
+from lightning_cells.errors import InputError
+
+_STALE_SECONDS = 24 * 3600
+_maps: weakref.WeakValueDictionary[tuple[Path, int], np.memmap] = weakref.WeakValueDictionary()
+
+
+def stamp(paths: Iterable[Path]) -> str:
+    """Digest of names, sizes and times of files: while it stays, so do their contents, which are not read.
+
+    Raises:
+        InputError: if a file is gone.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        try:
+            state = path.stat()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from None
+        # inode and change time see a replacement within one tick of the modification time
+        place = (os.path.abspath(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
+        digest.update(repr(place).encode())
+    return digest.hexdigest()
+
+
+def content_digests(groups: list[list[tuple[str, Path]]], folder: Path) -> list[str]:
+    """Digests of groups of files by their roles and contents, remembered as long as `stamp` stays.
+
+    Args:
+        groups: for each group its files, as pairs of role (such as "frame 7") and path.
+        folder: where digests are remembered.
+
+    Returns:
+        One digest of 32 hexadecimal digits for each group.
+
+    Raises:
+        InputError: if a file cannot be read.
+    """
+    names = [[role for role, _ in group] for group in groups]
+    state = stamp(path for group in groups for _, path in group) + json.dumps(names)
+    memo = folder / f"{hashlib.blake2b(state.encode(), digest_size=16).hexdigest()}.json"
+    try:
+        known = json.loads(memo.read_text())
+        if len(known) == len(groups):
+            return known
+    except (OSError, ValueError):
+        pass  # not there, or damaged: made anew
+    digests = []
+    for group in groups:
+        total = hashlib.blake2b(digest_size=16)
+        for role, path in group:
+            try:
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "blake2b").hexdigest()
+            except OSError as error:
+                raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from None
+            total.update(f"{role} {content}\n".encode())
+        digests.append(total.hexdigest())
+    with writing(memo) as temporary:
+        temporary.write_text(json.dumps(digests))
+    return digests
+
+
+def entry(folder: Path, build: Callable[[Path], Any]) -> Any:
+    """Returns the description of a cache entry, which is built first if it is missing, partial or broken.
+
+    Processes that build the same entry at once each work in a folder of their own; the first to finish puts
+    it in place, the others take that one.
+
+    Args:
+        folder: the entry.
+        build: fills a temporary folder with arrays and returns the description, which JSON must be able to
+            hold.
+    """
+    description = _describe(folder)
+    if description is not None:
+        return description
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(folder.parent)
+    temporary = beside(folder)
+    temporary.mkdir()
+    try:
+        description = build(temporary)
+        files = {path.name: path.stat().st_size for path in temporary.iterdir()}
+        (temporary / "entry.json").write_text(json.dumps({"files": files, "description": description}))
+        # the JSON form is what a later call will see
+        return _put_in_place(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put_in_place(temporary: Path, folder: Path) -> Any:
+    while True:
+        try:
+            os.rename(temporary, folder)
+        except OSError:
+            if not folder.exists():
+                raise
+        description = _describe(folder)
+        if description is not None:
+            return description
+        # a broken entry is in the way
+        aside = beside(folder)
+        try:
+            os.rename(folder, aside)
+        except FileNotFoundError:
+            continue  # another process took it away
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _describe(folder: Path) -> Any:
+    """Description of a whole entry, else None."""
+    try:
+        record = json.loads((folder / "entry.json").read_text())
+        if all((folder / name).stat().st_size == size for name, size in record["files"].items()):
+            return record["description"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return None
+
+
+def _remove_stale(folder: Path) -> None:
+    """Removes what killed processes left a day ago."""
+    for path in folder.glob(".*.tmp"):
+        try:
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
+        except OSError:
+            continue  # another process removed it
+
+
+def open_array(path: Path, dtype: np.dtype) -> np.ndarray:
+    """Memory-maps a flat file of numbers, read-only; one map per file and process, however many views it has.
+
+    Raises:
+        InputError: if the file is gone.
+    """
+    try:
+        key = (path, path.stat().st_ino)
+        mapped = _maps.get(key)
+        if mapped is None:
+            mapped = _maps[key] = np.memmap(path, dtype, mode="r")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}): open the data again") from None
+    return mapped.view(np.ndarray)

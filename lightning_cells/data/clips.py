@@ -1,0 +1,165 @@
+"""Requests -> tensors: the data sets behind the training and evaluation loaders."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence as Seq
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_cells.data.augment import Balance, ClipAugmentation, crop_centre
+from lightning_cells.data.ctc import Lineage
+from lightning_cells.data.sampling import ChunkRequest, ClipRequest
+from lightning_cells.data.sequence import Sequence
+from lightning_cells.data.targets import cell_ids
+
+Target = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+
+
+class Clip(NamedTuple):
+    """A batch of training clips.
+
+    Attributes:
+        frames: float32 (B, T, 1, H, W), normalised.
+        labels: int32 (B, T, H, W) instance labels; negative where nothing is segmented (see `data.targets`).
+        classes: int8 (B, T, H, W) semantic classes of data sets that have them, -1 unknown.
+        target: what the method's loss compares with, from its ``clip_target``.
+        first: bool (B,), whether recurrent state starts anew.
+    """
+
+    frames: Tensor
+    labels: Tensor | None
+    classes: Tensor | None
+    target: dict[str, Tensor]
+    first: Tensor
+
+
+class Chunk(NamedTuple):
+    """Consecutive whole frames of one video, for evaluation.
+
+    Attributes:
+        frames: float32 (T, 1, H, W), normalised, at the data module's scale; T is 0 in an empty chunk.
+        labels: int32 (T, H, W) instance labels at the same scale, or None.
+        classes: int8 (T, H, W) semantic classes, or None.
+        sequence: the video, from which name, frame numbers, size on disk and truth can be asked.
+        start: index of the first of these frames in the sequence.
+        first: whether the video begins here.
+        last: whether the video ends here.
+    """
+
+    frames: Tensor
+    labels: Tensor | None
+    classes: Tensor | None
+    sequence: Sequence
+    start: int
+    first: bool
+    last: bool
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Frame numbers on disk."""
+        return self.sequence.numbers[self.start : self.start + len(self.frames)]
+
+    def truth(self) -> Iterator[tuple[np.ndarray | None, np.ndarray | None]]:
+        """Yields the SEG and TRA masks of each frame as they are on disk, at original size."""
+        for index in range(self.start, self.start + len(self.frames)):
+            yield self.sequence.truth(index)
+
+
+class ClipDataset(Dataset):
+    """Lists of `ClipRequest` -> `Clip`.
+
+    Args:
+        sequences: the training videos.
+        augmentation: turns frames and labels of a request into an augmented crop.
+        balance: where crops are centred.
+        target: makes the loss's targets from the labels of a clip, int32 (T, H, W).
+    """
+
+    def __init__(
+        self,
+        sequences: Seq[Sequence],
+        augmentation: ClipAugmentation,
+        balance: Balance = "uniform",
+        target: Target | None = None,
+    ) -> None:
+        self.sequences = sequences
+        self.augmentation = augmentation
+        self.balance = balance
+        self.target = target
+
+    def __getitem__(self, requests: list[ClipRequest]) -> Clip:
+        """Returns the batch that the requests describe."""
+        frames, labels, classes, targets = zip(*map(self._clip, requests), strict=True)
+        return Clip(
+            frames=torch.from_numpy(np.stack(frames)[:, :, None]),
+            labels=_stack(labels),
+            classes=_stack(classes),
+            target={key: torch.from_numpy(np.stack([t[key] for t in targets])) for key in targets[0]},
+            first=torch.tensor([request.first for request in requests]),
+        )
+
+    def _clip(self, request: ClipRequest) -> tuple[Any, Any, Any, Mapping[str, np.ndarray]]:
+        sequence = self.sequences[request.sequence]
+        centre = None
+        if self.balance != "uniform":
+            rng = np.random.default_rng(request.seed)
+            if sequence.classes is not None:
+                guide: np.ndarray | None = sequence.classes[request.anchor]
+            else:
+                guide = None if sequence.labels is None else cell_ids(sequence.labels[request.anchor])
+            centre = None if guide is None else crop_centre(guide, self.balance, rng)
+        frames, labels, classes = self.augmentation(
+            sequence.frames, sequence.labels, sequence.classes, request.frames, centre, request.seed
+        )
+        target = self.target(labels) if self.target is not None and labels is not None else {}
+        return frames, labels, classes, target
+
+
+class ChunkDataset(Dataset):
+    """`ChunkRequest` -> `Chunk`."""
+
+    def __init__(self, sequences: Seq[Sequence]) -> None:
+        self.sequences = sequences
+
+    def __getitem__(self, request: ChunkRequest) -> Chunk:
+        """Returns the chunk that the request describes."""
+        sequence = self.sequences[request.sequence]
+        part = slice(request.start, request.stop)
+        return Chunk(
+            frames=torch.from_numpy(sequence.frames[part, None].astype(np.float32)),
+            labels=None if sequence.labels is None else torch.from_numpy(np.array(sequence.labels[part])),
+            classes=None if sequence.classes is None else torch.from_numpy(np.array(sequence.classes[part])),
+            sequence=sequence,
+            start=request.start,
+            first=request.start == 0,
+            last=request.stop == len(sequence),
+        )
+
+
+class ClipLoader(DataLoader):
+    """A loader that can go on in the middle of an epoch: the Trainer saves and restores its position."""
+
+    _delivered = 0
+
+    def __iter__(self) -> Iterator[Clip]:  # type: ignore[override]
+        """Yields batches, counting those delivered."""
+        self._delivered = self.sampler.position  # type: ignore[attr-defined]
+        for batch in super().__iter__():
+            self._delivered += 1
+            yield batch
+        self._delivered = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Position within the epoch, for the checkpoint."""
+        return {"delivered": self._delivered}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Makes the next pass begin where the saved one stood."""
+        self.sampler.position = state["delivered"]  # type: ignore[attr-defined]
+
+
+def _stack(arrays: Seq[np.ndarray | None]) -> Tensor | None:
+    present = [a for a in arrays if a is not None]
+    return torch.from_numpy(np.stack(present)) if len(present) == len(arrays) else None

@@ -1,0 +1,228 @@
+"""Layout of a Cell Tracking Challenge data set: where the frames and the truth of each video are.
+
+``ROOT/01/t000.tif`` are frames, ``ROOT/01_GT/SEG/man_seg000.tif`` segmented cells of some frames,
+``ROOT/01_GT/TRA/man_track000.tif`` markers with track ids of every frame, and
+``ROOT/01_GT/TRA/man_track.txt`` the tracks. ``ROOT/01_ST/SEG`` is the computed "silver" truth.
+``ROOT/01_GT/SEM/man_sem000.tif`` are maps of semantic classes (an addition of this package).
+"""
+
+import itertools
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from lightning_cells.data.image_files import MAX_LABEL, read_frame, read_mask, write_image
+from lightning_cells.data.results import ResultWriter
+from lightning_cells.data.tracks import Lineage, Track, clip_lineage, read_tracks, write_tracks
+from lightning_cells.errors import InputError
+
+__all__ = [
+    "MAX_LABEL",
+    "Lineage",
+    "ResultWriter",
+    "SequenceFiles",
+    "Track",
+    "Truth",
+    "clip_lineage",
+    "find_sequence",
+    "frame_paths",
+    "merge_identities",
+    "read_frame",
+    "read_mask",
+    "read_tracks",
+    "sequence_names",
+    "write_image",
+    "write_tracks",
+]
+
+Truth = Literal["gold", "silver"]
+
+
+@dataclass(frozen=True)
+class SequenceFiles:
+    """Files of one video, by frame number.
+
+    Attributes:
+        name: folder of the video, such as "01".
+        frames: input frames.
+        seg: masks of segmented cells, of any subset of the frames.
+        tra: masks of tracking markers, of any subset of the frames.
+        tracks: ``man_track.txt``, or None.
+        classes: maps of semantic classes, of any subset of the frames.
+        digits: digits of the frame numbers in the file names.
+    """
+
+    name: str
+    frames: dict[int, Path]
+    seg: dict[int, Path]
+    tra: dict[int, Path]
+    tracks: Path | None
+    classes: dict[int, Path]
+    digits: int
+
+
+def frame_paths(folder: Path, prefix: str = "t") -> dict[int, Path]:
+    """Finds the files ``<prefix>NNN.tif`` of a folder; NNN has three or more digits.
+
+    Args:
+        folder: folder to look in.
+        prefix: "t", "mask", "man_seg", "man_track" or "man_sem".
+
+    Returns:
+        Frame number -> file, in the order of the numbers.
+
+    Raises:
+        InputError: if the folder is missing or has no such file, a number occurs twice, the truth is
+            three-dimensional (``man_seg_000_000.tif``), or, for input frames, a number in the middle is
+            missing.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder: check the path")
+    pattern = re.compile(rf"{prefix}(\d{{3,}})\.tiff?", re.IGNORECASE)
+    found: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if match := pattern.fullmatch(path.name):
+            number = int(match[1])
+            if number in found:
+                raise InputError(f"{path}: is frame {number} as is {found[number].name}: remove one of them")
+            found[number] = path
+        elif re.fullmatch(rf"{prefix}_\d+_\d+\.tiff?", path.name, re.IGNORECASE):
+            raise InputError(f"{path}: is a slice of a three-dimensional truth: only 2-D videos are supported")
+    if not found:
+        raise InputError(f"{folder}: has no images: name them {prefix}000.tif, {prefix}001.tif, ...")
+    found = dict(sorted(found.items()))
+    if prefix == "t":
+        numbers = list(found)
+        for before, after in itertools.pairwise(numbers):
+            if after != before + 1:
+                raise InputError(f"{folder}: frame {before + 1} is missing: add it or renumber the frames")
+    return found
+
+
+def sequence_names(root: Path) -> list[str]:
+    """Names of the videos of a data set: folders of two or more digits that hold frames; may be none.
+
+    Raises:
+        InputError: if there is no such folder.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: there is no such folder: check the path")
+    frame = re.compile(r"t\d{3,}\.tiff?", re.IGNORECASE)
+    return sorted(
+        folder.name
+        for folder in root.iterdir()
+        if re.fullmatch(r"\d{2,}", folder.name)
+        and folder.is_dir()
+        and any(frame.fullmatch(path.name) for path in folder.iterdir())
+    )
+
+
+def find_sequence(root: Path, name: str, truth: Truth = "gold") -> SequenceFiles:
+    """Finds the files of one video; all truth is optional.
+
+    Args:
+        root: folder of the data set.
+        name: video, such as "01".
+        truth: "gold" takes the segmented cells from ``NN_GT/SEG``, "silver" from ``NN_ST/SEG``; markers are
+            always those of ``NN_GT/TRA``.
+
+    Raises:
+        InputError: as `frame_paths`; if the silver truth is not there, a mask has no frame, or markers come
+            without ``man_track.txt`` or the reverse.
+    """
+    frames = frame_paths(root / name)
+    gold = root / f"{name}_GT"
+    segmented = (gold if truth == "gold" else root / f"{name}_ST") / "SEG"
+    if truth == "silver" and not segmented.is_dir():
+        raise InputError(f"{segmented}: there is no such folder: use the gold truth or add the silver one")
+    seg = _truth_paths(segmented, "man_seg", frames)
+    tra = _truth_paths(gold / "TRA", "man_track", frames)
+    classes = _truth_paths(gold / "SEM", "man_sem", frames)
+    tracks = gold / "TRA" / "man_track.txt"
+    if tra and not tracks.is_file():
+        raise InputError(f"{tracks}: there is no such file: add it with one row 'L B E P' per track")
+    if tracks.is_file() and not tra:
+        raise InputError(f"{gold / 'TRA'}: has man_track.txt but no man_track000.tif, ...: add the masks")
+    digits = len(re.findall(r"\d+", next(iter(frames.values())).stem)[-1])
+    return SequenceFiles(name, frames, seg, tra, tracks if tra else None, classes, digits)
+
+
+def _truth_paths(folder: Path, prefix: str, frames: dict[int, Path]) -> dict[int, Path]:
+    """`frame_paths` of a truth folder, which may be missing or hold no images."""
+    if not folder.is_dir() or not any(path.suffix.lower() in (".tif", ".tiff") for path in folder.iterdir()):
+        return {}
+    found = frame_paths(folder, prefix)
+    for number, path in found.items():
+        if number not in frames:
+            raise InputError(f"{path}: the video has no frame {number}: remove the mask or add the frame")
+    return found
+
+
+def merge_identities(tra: np.ndarray | None, seg: np.ndarray | None, fresh: int = 0) -> np.ndarray:
+    """Merges the tracking markers and the segmented cells of one frame (Payer et al. 2019).
+
+    A segmented cell takes the id of the marker with which it shares most pixels. If several cells share most
+    with the same marker, the one sharing most of all takes it. The others, and cells without any marker, get
+    fresh ids, which belong to no track. Of two markers within one cell the larger overlap names the cell.
+
+    The frame is complete if each marker names a cell or has most of its pixels inside cells; then the rest is
+    background. Otherwise only some cells were segmented, and the rest is unknown. Marker pixels outside a
+    cell that was named by this marker contradict the segmentation and are unknown, too. Without markers a
+    segmentation counts as complete and keeps its ids.
+
+    Args:
+        tra: (H, W) labels of the markers, or None.
+        seg: (H, W) labels of the segmented cells, or None.
+        fresh: first of the fresh ids; 0 means above all labels of both masks.
+
+    Returns:
+        (H, W) int32: > 0 id of a segmented cell, 0 background, -1 unknown, <= -2 marker of the cell
+        ``-1 - value``.
+
+    Raises:
+        ValueError: if both masks are None or differ in size.
+    """
+    if tra is None and seg is None:
+        raise ValueError("neither markers nor segmented cells")
+    if tra is None:
+        assert seg is not None
+        return seg.astype(np.int32)
+    markers = np.where(tra > 0, -1 - tra.astype(np.int32), np.int32(-1))
+    if seg is None:
+        return markers
+    if tra.shape != seg.shape:
+        raise ValueError(f"markers of shape {tra.shape} and segmented cells of shape {seg.shape}")
+    top_tra, top_seg = int(tra.max()), int(seg.max())
+    fresh = fresh or max(top_tra, top_seg) + 1
+    inside = (tra > 0) & (seg > 0)
+    pairs, shared = np.unique(seg[inside].astype(np.int64) << 32 | tra[inside], return_counts=True)
+    cells, names = (pairs >> 32).astype(np.int32), (pairs & 0xFFFFFFFF).astype(np.int32)
+
+    # ids of the cells: by falling overlap, each cell its best marker, if that is still free
+    table = np.zeros(top_seg + 1, np.int32)
+    decided, named = set(), set()
+    for k in np.lexsort((names, cells, -shared)):
+        cell, name = int(cells[k]), int(names[k])
+        if cell not in decided:
+            decided.add(cell)
+            if name not in named:
+                named.add(name)
+                table[cell] = name
+    nameless = (np.bincount(seg.ravel()) > 0) & (table == 0)
+    nameless[0] = False
+    table[nameless] = np.arange(fresh, fresh + nameless.sum())
+
+    area = np.bincount(tra.ravel(), minlength=top_tra + 1)
+    area[0] = 0
+    covered = np.bincount(tra[inside].ravel(), minlength=top_tra + 1)
+    open_markers = (area > 0) & (2 * covered <= area)
+    open_markers[list(named)] = False
+    is_named = np.zeros(top_tra + 1, bool)
+    is_named[list(named)] = True
+    rest = np.where(is_named[tra], np.int32(-1), markers)
+    if not open_markers.any():
+        rest[tra == 0] = 0
+    return np.where(seg > 0, table[seg], rest)

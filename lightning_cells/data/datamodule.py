@@ -1,0 +1,226 @@
+"""The one data module: videos in Cell Tracking Challenge layout, and folders of still images."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from lightning_cells.data.augment import Augmentation, Balance, ClipAugmentation
+from lightning_cells.data.clips import Chunk, ChunkDataset, Clip, ClipDataset, ClipLoader
+from lightning_cells.data.ctc import sequence_names
+from lightning_cells.data.images import open_images
+from lightning_cells.data.sampling import ChunkSampler, ClipSampler
+from lightning_cells.data.sequence import Normalisation, Sequence, open_sequence
+from lightning_cells.data.splits import fold as split_fold
+from lightning_cells.data.splits import select
+from lightning_cells.errors import InputError
+from lightning_cells.paths import find_data
+
+
+class SequenceDataModule(LightningDataModule):
+    """Clips for training, and whole videos in chunks for validation, test and prediction.
+
+    Videos are decoded and normalised once and then read from a memory-mapped cache (`data.sequence`). What each
+    batch holds is decided in the main process (`data.sampling`), so results do not depend on the number of workers,
+    and training can go on in the middle of an epoch.
+
+    Args:
+        root: data set folder, or its name under ``$LIGHTNING_CELLS_DATA``.
+        layout: ``ctc`` for Cell Tracking Challenge folders, ``images`` for still images in ``images/`` and ``labels/``.
+        train: selectors of training data: names or patterns, optionally with a range of frame numbers, such as
+            ``01``, ``0*`` or ``01[0:45]`` (see `data.splits.select`). None takes all.
+        val: selectors of validation data. None validates on nothing, unless `folds` is set.
+        test: selectors of test data. None takes the validation data.
+        predict: selectors of data to predict. None takes the test data, or all if there is none.
+        folds: number of folds of a cross-validation over the `train` selection; 0 for none.
+        fold: index of the fold held out for validation and test.
+        truth: ``gold`` or ``silver`` segmentation truth (``NN_GT/SEG`` or ``NN_ST/SEG``).
+        label_kind: whether the label images of `layout` ``images`` hold instances or semantic classes.
+        normalisation: per frame: ``zscore``, ``log_zscore`` (of log(1 + intensity)), or ``percentile`` (0.1 and 99.9
+            to -1 and 1).
+        scale: factor by which frames are resampled; results are scaled back.
+        clip_length: frames per training clip.
+        stride: largest temporal stride between the frames of a clip.
+        reverse: play half of the clips backwards.
+        streaming: the clips of a batch lane follow each other through a video (truncated backpropagation in time).
+        annotated_share: share of stand-alone clips that are placed around a frame with segmentation truth.
+        balance: where crops are centred: anywhere (``uniform``), half of them on cells (``foreground``), or on
+            semantic classes in equal shares (``classes``).
+        augmentation: crop and random transforms, one per clip.
+        batch_size: clips per batch and process.
+        batches_per_epoch: training batches per epoch and process.
+        chunk: frames per evaluation step.
+        num_workers: worker processes that prepare training clips; 0 prepares them in the main process.
+
+    Raises:
+        InputError: on use, for data that are missing, broken or too short; the message names the file.
+    """
+
+    def __init__(
+        self,
+        root: str = "simulated",
+        layout: Literal["ctc", "images"] = "ctc",
+        train: list[str] | None = None,
+        val: list[str] | None = None,
+        test: list[str] | None = None,
+        predict: list[str] | None = None,
+        folds: int = 0,
+        fold: int = 0,
+        truth: Literal["gold", "silver"] = "gold",
+        label_kind: Literal["instances", "classes"] = "instances",
+        normalisation: Normalisation = "zscore",
+        scale: float = 1.0,
+        clip_length: int = 5,
+        stride: int = 1,
+        reverse: bool = True,
+        streaming: bool = False,
+        annotated_share: float = 0.5,
+        balance: Balance = "uniform",
+        augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
+        batch_size: int = 2,
+        batches_per_epoch: int = 100,
+        chunk: int = 8,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["augmentation"])
+        self.root = root
+        self.layout = layout
+        self.selectors = {"train": train, "val": val, "test": test, "predict": predict}
+        self.folds = folds
+        self.fold = fold
+        self.truth = truth
+        self.label_kind = label_kind
+        self.normalisation = normalisation
+        self.scale = scale
+        self.clip_length = clip_length
+        self.stride = stride
+        self.reverse = reverse
+        self.streaming = streaming
+        self.annotated_share = annotated_share
+        self.balance = balance
+        self.augmentation = augmentation
+        self.batch_size = batch_size
+        self.batches_per_epoch = batches_per_epoch
+        self.chunk = chunk
+        self.num_workers = num_workers
+        self.sequences: dict[str, list[Sequence]] = {}
+
+    def prepare_data(self) -> None:
+        """Fills the cache, in one process per machine."""
+        self._open()
+
+    def setup(self, stage: str) -> None:
+        """Opens all sequences and splits them."""
+        if self.sequences:
+            return
+        everything = self._open()
+        chosen = {
+            name: None if selectors is None else select(everything, selectors, f"data.{name}")
+            for name, selectors in self.selectors.items()
+        }
+        train, val = chosen["train"] or everything, chosen["val"]
+        if self.folds:
+            train, val = split_fold(train, self.folds, self.fold)
+        test = chosen["test"] or val
+        self.sequences = {
+            "train": train,
+            "val": val or [],
+            "test": test or [],
+            "predict": chosen["predict"] or test or everything,
+        }
+
+    def _open(self) -> list[Sequence]:
+        root = find_data(self.root)
+        if self.layout == "images":
+            return open_images(root, self.normalisation, self.scale, self.label_kind)
+        names = sequence_names(root)
+        if not names:
+            raise InputError(
+                f"{root} holds no video in Cell Tracking Challenge layout (folders 01, 02, ... with t000.tif, ...): "
+                "check data.root, or set data.layout=images for still images"
+            )
+        return [open_sequence(root, name, self.normalisation, self.scale, self.truth) for name in names]
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the contents of all data in use (after `setup`)."""
+        digests = sorted({s.fingerprint for part in self.sequences.values() for s in part})
+        return hashlib.blake2b("".join(digests).encode(), digest_size=8).hexdigest()
+
+    def train_dataloader(self) -> ClipLoader:
+        """Loader of `Clip` batches."""
+        sequences = self.sequences["train"]
+        rank, world = self._process()
+        sampler = ClipSampler(
+            [s.annotated for s in sequences],
+            self.clip_length,
+            self.batch_size,
+            self.batches_per_epoch,
+            stride=self.stride,
+            reverse=self.reverse,
+            streaming=self.streaming,
+            annotated_share=self.annotated_share,
+            seed=int(os.environ.get("PL_GLOBAL_SEED", 0)),
+            rank=rank,
+            world=world,
+        )
+        target = None if self.trainer is None else getattr(self.trainer.lightning_module, "clip_target", None)
+        return ClipLoader(
+            ClipDataset(sequences, ClipAugmentation(self.augmentation), self.balance, target),
+            sampler=sampler,
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_one_thread,
+        )
+
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        """Loader of `Chunk`s of the validation videos."""
+        return self._chunks("val") or []
+
+    def test_dataloader(self) -> DataLoader | list[DataLoader]:
+        """Loader of `Chunk`s of the test videos."""
+        return self._chunks("test") or []
+
+    def predict_dataloader(self) -> DataLoader | list[DataLoader]:
+        """Loader of `Chunk`s of the videos to predict."""
+        return self._chunks("predict") or []
+
+    def _chunks(self, stage: str) -> DataLoader | None:
+        sequences = self.sequences[stage]
+        if not sequences:
+            return None
+        sampler = ChunkSampler([len(s) for s in sequences], self.chunk, *self._process())
+        return DataLoader(ChunkDataset(sequences), sampler=sampler, batch_size=None, collate_fn=_as_it_is)
+
+    def _process(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def transfer_batch_to_device(self, batch: Clip | Chunk, device: torch.device, dataloader_idx: int) -> Any:
+        """Moves what networks and losses read; a chunk's truth stays with the CPU, where it is compared."""
+        if isinstance(batch, Chunk):
+            return batch._replace(frames=batch.frames.to(device, non_blocking=True))
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def describe(self) -> dict[str, str]:
+        """What the data are, for the run's record (after `setup`)."""
+        parts = {
+            stage: " ".join(f"{s.name}[{s.numbers[0]}:{s.numbers[-1] + 1}]" for s in sequences)
+            for stage, sequences in self.sequences.items()
+        }
+        return {"root": Path(self.root).name, "fingerprint": self.fingerprint, **parts}
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,182 @@
+"""Decodes videos and their truth, frame by frame, into the flat arrays of a cache entry."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from tqdm import tqdm
+
+from lightning_cells.data.ctc import (
+    Lineage,
+    SequenceFiles,
+    clip_lineage,
+    merge_identities,
+    read_frame,
+    read_mask,
+    read_tracks,
+)
+from lightning_cells.data.intensity import Normalisation, normalise, rescale, rescale_labels
+from lightning_cells.errors import InputError
+
+FORMAT = 1
+"""Version of what `decode` writes; a cache entry of another version is not used."""
+
+ARRAYS: dict[str, np.dtype] = {
+    "frames": np.dtype(np.float16),
+    "labels": np.dtype(np.int32),
+    "classes": np.dtype(np.int8),
+}
+"""The arrays of a cache entry; ``frames.bin`` and so on hold nothing but their numbers."""
+
+_LARGEST = float(np.finfo(np.float16).max)
+
+
+def roles(files: SequenceFiles) -> Iterator[tuple[str, Path]]:
+    """All files of a video, each with what it stands for."""
+    for kind in ("frames", "seg", "tra", "classes"):
+        for number, path in getattr(files, kind).items():
+            yield f"{kind} {number}", path
+    if files.tracks is not None:
+        yield "tracks", files.tracks
+
+
+def decode(
+    folder: Path, items: list[SequenceFiles], normalisation: Normalisation, scale: float
+) -> list[dict[str, Any]]:
+    """Writes the arrays of all videos, one after another, with one frame in memory at a time.
+
+    Args:
+        folder: where ``frames.bin`` and, if any video has such truth, ``labels.bin`` and ``classes.bin`` go.
+        items: the videos.
+        normalisation: as `normalise`.
+        scale: as `rescale`.
+
+    Returns:
+        For each video: first pixel ("start") and "shape" of its arrays, "size" on disk, whether it has
+        "labels" and "classes", which frames are "annotated", and the rows of its "lineage".
+
+    Raises:
+        InputError: for a broken file, or one that contradicts the others.
+    """
+    has_labels = [bool(item.seg or item.tra) for item in items]
+    has_classes = [bool(item.classes) for item in items]
+    described: list[dict[str, Any]] = []
+    start, total = 0, sum(len(item.frames) for item in items)
+    with ExitStack() as stack:
+        out: dict[str, BinaryIO] = {
+            name: stack.enter_context((folder / f"{name}.bin").open("wb"))
+            for name, wanted in (("frames", True), ("labels", any(has_labels)), ("classes", any(has_classes)))
+            if wanted
+        }
+        bar = stack.enter_context(
+            tqdm(total=total, desc="decoding", unit="frame", disable=None if total > 20 else True)
+        )
+        for item, labelled, classified in zip(items, has_labels, has_classes, strict=True):
+            reader = _Reader(item)
+            annotated, shape = [], (0, 0)
+            for number in item.frames:
+                frame = normalise(rescale(reader.frame(number), scale), normalisation)
+                shape = frame.shape
+                pieces = {"frames": frame.clip(-_LARGEST, _LARGEST)}
+                if "labels" in out:
+                    pieces["labels"] = rescale_labels(reader.labels(number), scale)
+                if "classes" in out:
+                    pieces["classes"] = rescale_labels(reader.classes(number), scale)
+                for name, piece in pieces.items():
+                    out[name].write(np.ascontiguousarray(piece, ARRAYS[name]).data)
+                annotated.append(any(bool((pieces[k] >= 0).any()) for k in ("labels", "classes") if k in pieces))
+                bar.update()
+            described.append(
+                {
+                    "start": start,
+                    "shape": [len(item.frames), *shape],
+                    "size": reader.size,
+                    "labels": labelled,
+                    "classes": classified,
+                    "annotated": annotated,
+                    "lineage": list(reader.lineage.values()),
+                }
+            )
+            start += len(item.frames) * shape[0] * shape[1]
+    return described
+
+
+class _Reader:
+    """Reads the frames of one video in order, and checks that its files agree."""
+
+    def __init__(self, files: SequenceFiles) -> None:
+        self.files = files
+        self.size: tuple[int, ...] | None = None
+        self._rows: Lineage = {} if files.tracks is None else read_tracks(files.tracks)
+        numbers = list(files.frames)
+        self.lineage = clip_lineage(self._rows, numbers[0], numbers[-1] + 1)
+        self._fresh = max(self._rows, default=0) + 1
+
+    def frame(self, number: int) -> np.ndarray:
+        """Pixels as on disk."""
+        path = self.files.frames[number]
+        frame = read_frame(path)
+        if self.size is None:
+            self.size = frame.shape
+        if frame.shape != self.size:
+            raise InputError(
+                f"{path}: is {_size(frame.shape)} pixels, the frames before are {_size(self.size)}: "
+                "give all frames one size"
+            )
+        return frame
+
+    def labels(self, number: int) -> np.ndarray:
+        """Merged truth of one frame, with ids of cells beyond the tracks that occur in this frame only."""
+        tra, seg = self._mask(self.files.tra, number), self._mask(self.files.seg, number)
+        if tra is not None:
+            self._check(tra, number)
+        if seg is None and tra is None:
+            assert self.size is not None
+            return np.full(self.size, -1, np.int32)
+        if tra is None and len(self.files.frames) > 1:
+            # without markers nothing tells which cell is which in another frame
+            assert seg is not None
+            tra = np.zeros_like(seg)
+        labels = merge_identities(tra, seg, self._fresh)
+        self._fresh = max(self._fresh, int(labels.max()) + 1)
+        return labels
+
+    def classes(self, number: int) -> np.ndarray:
+        """Semantic classes of one frame."""
+        classes = self._mask(self.files.classes, number)
+        if classes is None:
+            assert self.size is not None
+            return np.full(self.size, -1, np.int8)
+        if classes.max() > 126:
+            path = self.files.classes[number]
+            raise InputError(f"{path}: holds class {classes.max()}: number the classes 0, 1, 2, ... up to 126")
+        return classes.astype(np.int8)
+
+    def _mask(self, paths: dict[int, Path], number: int) -> np.ndarray | None:
+        if number not in paths:
+            return None
+        mask = read_mask(paths[number])
+        if mask.shape != self.size:
+            frame = self.files.frames[number]
+            raise InputError(
+                f"{paths[number]}: is {_size(mask.shape)} pixels, frame {frame.name} is {_size(self.size)}: "
+                "give both one size"
+            )
+        return mask
+
+    def _check(self, tra: np.ndarray, number: int) -> None:
+        """Each marker needs a row that covers the frame."""
+        for label in np.flatnonzero(np.bincount(tra.ravel())).tolist():
+            track = self._rows.get(label)
+            if label and (track is None or not track.begin <= number <= track.end):
+                lack = "has no row" if track is None else f"lives in frames {track.begin} to {track.end} only"
+                raise InputError(
+                    f"{self.files.tra[number]}: holds label {label}, which {lack} in {self.files.tracks}: "
+                    "correct the mask or the row"
+                )
+
+
+def _size(shape: tuple[int, ...] | None) -> str:
+    return "x".join(map(str, shape or ()))

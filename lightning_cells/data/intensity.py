@@ -1,0 +1,116 @@
+"""Prepares single frames and masks: normalised intensities, and other sizes."""
+
+from typing import Literal, get_args
+
+import cv2
+import numpy as np
+
+from lightning_cells.errors import InputError
+
+Normalisation = Literal["zscore", "log_zscore", "percentile"]
+
+LOW, HIGH = 0.001, 0.999
+"""Quantiles that become -1 and 1 (Payer et al. 2019)."""
+
+
+def normalise(frame: np.ndarray, normalisation: Normalisation) -> np.ndarray:
+    """Normalises the intensities of one frame.
+
+    Args:
+        frame: (H, W) of any real type, not negative for "log_zscore".
+        normalisation: "zscore" subtracts the mean and divides by the standard deviation; "log_zscore" does so
+            to log(1 + intensity); "percentile" takes the 0.1 and 99.9 percentiles to -1 and 1, without
+            clipping.
+
+    Returns:
+        (H, W) float32. All zeros for a constant frame; if only the two percentiles agree, minimum and maximum
+        take their place.
+
+    Raises:
+        InputError: for an unknown normalisation.
+    """
+    if normalisation == "percentile":
+        low, high = _quantiles(frame)
+        if low == high:
+            low, high = float(frame.min()), float(frame.max())
+        centre, spread = (low + high) / 2, (high - low) / 2
+    elif normalisation in ("zscore", "log_zscore"):
+        if normalisation == "log_zscore":
+            frame = np.log1p(frame, dtype=np.float32)
+        centre, spread = float(frame.mean(dtype=np.float64)), float(frame.std(dtype=np.float64))
+        # rounding alone must not make a pattern of a constant frame
+        spread = spread if spread > 1e-6 * abs(centre) else 0.0
+    else:
+        options = ", ".join(get_args(Normalisation))
+        raise InputError(f"data.normalisation={normalisation}: is not known: choose one of {options}")
+    if spread == 0:
+        return np.zeros(frame.shape, np.float32)
+    result = frame.astype(np.float32)
+    result -= np.float32(centre)
+    result /= np.float32(spread)
+    return result
+
+
+def _quantiles(frame: np.ndarray) -> tuple[float, float]:
+    """Linearly interpolated `LOW` and `HIGH` quantiles; whole numbers by counting, twenty times faster."""
+    if frame.dtype not in (np.uint8, np.uint16):
+        low, high = np.quantile(frame, (LOW, HIGH))
+        return float(low), float(high)
+    upto = np.cumsum(np.bincount(frame.ravel()))
+    rank = np.array((LOW, HIGH)) * (frame.size - 1)
+    below = np.searchsorted(upto, np.floor(rank), side="right")
+    above = np.searchsorted(upto, np.ceil(rank), side="right")
+    low, high = below + (rank % 1) * (above - below)
+    return float(low), float(high)
+
+
+def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Height and width after resampling by ``scale``, rounded, at least 1.
+
+    Raises:
+        InputError: unless ``scale`` is positive and finite.
+    """
+    if not 0 < scale < float("inf"):
+        raise InputError(f"data.scale={scale}: must be a positive number, such as 0.5")
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def rescale(frame: np.ndarray, scale: float) -> np.ndarray:
+    """Resamples one frame: by the mean over each pixel's area to shrink it, bilinearly to enlarge it.
+
+    Args:
+        frame: (H, W) uint8, uint16 or float32.
+        scale: factor of both sides.
+
+    Returns:
+        The frame itself where the size stays, else float32 of `scaled_size`.
+    """
+    height, width = scaled_size((frame.shape[0], frame.shape[1]), scale)
+    if (height, width) == frame.shape:
+        return frame
+    shrinks = height <= frame.shape[0] and width <= frame.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(frame.astype(np.float32), (width, height), interpolation=method)
+
+
+def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resamples labels or classes: each pixel takes the value at its centre.
+
+    Args:
+        labels: (..., H, W) of any type.
+        size: new height and width.
+
+    Returns:
+        The array itself where the size stays, else a new one of the same type.
+    """
+    if labels.shape[-2:] == tuple(size):
+        return labels
+    rows, columns = (
+        (np.arange(new) * 2 + 1) * old // (2 * new) for new, old in zip(size, labels.shape[-2:], strict=True)
+    )
+    return labels[..., rows[:, None], columns]
+
+
+def rescale_labels(labels: np.ndarray, scale: float) -> np.ndarray:
+    """`resize_labels` by the factor that `rescale` applies to frames."""
+    return resize_labels(labels, scaled_size((labels.shape[-2], labels.shape[-1]), scale))

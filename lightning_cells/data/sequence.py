@@ -1,0 +1,227 @@
+"""One video: normalised frames and merged truth, decoded once and then memory-mapped."""
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lightning_cells.data.cache import content_digests, entry, open_array, stamp
+from lightning_cells.data.ctc import (
+    Lineage,
+    SequenceFiles,
+    Track,
+    Truth,
+    clip_lineage,
+    find_sequence,
+    read_mask,
+)
+from lightning_cells.data.decode import ARRAYS, FORMAT, decode, roles
+from lightning_cells.data.intensity import (
+    Normalisation,
+    normalise,
+    rescale,
+    rescale_labels,
+    resize_labels,
+    scaled_size,
+)
+from lightning_cells.errors import InputError
+from lightning_cells.paths import cache_dir
+
+__all__ = [
+    "Normalisation",
+    "Sequence",
+    "normalise",
+    "open_files",
+    "open_sequence",
+    "rescale",
+    "rescale_labels",
+    "resize_labels",
+]
+
+
+class Stored(NamedTuple):
+    """Where a sequence lies in the cache: an array of ``shape`` from pixel ``start`` on of each flat file."""
+
+    folder: Path
+    start: int
+    shape: tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Sequence:
+    """One video, or a range of its frames. Arrays are read-only views of memory-mapped files.
+
+    It travels to a worker process as file names: the arrays are mapped again there.
+
+    Attributes:
+        name: folder of the video, or stem of the still image.
+        frames: (T, H, W) float16, normalised, at the scale asked for.
+        labels: (T, H, W) int32 at the same scale, or None without any truth: > 0 id of a segmented cell, 0
+            background, -1 unknown, <= -2 marker of the cell ``-1 - value``.
+        classes: (T, H, W) int8 semantic classes, -1 unknown, or None.
+        numbers: numbers of the frames on disk.
+        annotated: (T,) bool: the frame has segmented cells, known background, or known classes.
+        lineage: tracks within these frames; cells that no track knows are not in it.
+        size: height and width on disk.
+        files: the files it was made of.
+        fingerprint: digest of the contents of all files, the same for any range of frames.
+        stored: where the arrays lie; None for arrays in memory.
+    """
+
+    name: str
+    frames: np.ndarray = field(repr=False)
+    labels: np.ndarray | None = field(repr=False)
+    classes: np.ndarray | None = field(repr=False)
+    numbers: tuple[int, ...]
+    annotated: np.ndarray = field(repr=False)
+    lineage: Lineage = field(repr=False)
+    size: tuple[int, int]
+    files: SequenceFiles = field(repr=False)
+    fingerprint: str
+    stored: Stored | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def truth(self, index: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Reads the masks of segmented cells and of markers of one frame, as they are on disk.
+
+        Args:
+            index: position in this sequence, 0 to ``len(self) - 1``.
+
+        Returns:
+            Two (H, W) uint16 arrays of the original size, each None where there is no file.
+        """
+        number = self.numbers[index]
+        seg, tra = self.files.seg.get(number), self.files.tra.get(number)
+        return (None if seg is None else read_mask(seg)), (None if tra is None else read_mask(tra))
+
+    def select(self, start: int, stop: int) -> "Sequence":
+        """Returns the frames with ``start <= number < stop``, without copying; tracks are clipped to them.
+
+        Raises:
+            InputError: if there is no such frame.
+        """
+        inside = [i for i, number in enumerate(self.numbers) if start <= number < stop]
+        if not inside:
+            first, last = self.numbers[0], self.numbers[-1]
+            raise InputError(f"{self.name}: no frame in [{start}:{stop}]: its frames are {first} to {last}")
+        part = slice(inside[0], inside[-1] + 1)
+        stored = self.stored
+        if stored is not None:
+            _, height, width = stored.shape
+            stored = Stored(stored.folder, stored.start + inside[0] * height * width, (len(inside), height, width))
+        return replace(
+            self,
+            frames=self.frames[part],
+            labels=None if self.labels is None else self.labels[part],
+            classes=None if self.classes is None else self.classes[part],
+            numbers=self.numbers[part],
+            annotated=self.annotated[part],
+            lineage=clip_lineage(self.lineage, start, stop),
+            stored=stored,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        for name in ("frames", "labels", "classes"):
+            if _is_stored(state[name], self.stored, name):
+                state[name] = _Mapped(name)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            if isinstance(value, _Mapped):
+                state[name] = _view(state["stored"], name)
+        self.__dict__.update(state)
+
+
+class _Mapped(NamedTuple):
+    """Stands for a memory-mapped array while a sequence is pickled."""
+
+    name: str
+
+
+def _is_stored(array: np.ndarray | None, stored: Stored | None, name: str) -> bool:
+    """Whether an array is just what `_view` gives, not a copy, another part, or one put in its place."""
+    if array is None or stored is None:
+        return False
+    try:
+        view = _view(stored, name)
+    except InputError:
+        return False
+    return array.__array_interface__ == view.__array_interface__
+
+
+def _view(stored: Stored, name: str) -> np.ndarray:
+    stop = stored.start + int(np.prod(stored.shape))
+    return open_array(stored.folder / f"{name}.bin", ARRAYS[name])[stored.start : stop].reshape(stored.shape)
+
+
+def open_sequence(
+    root: Path,
+    name: str,
+    normalisation: Normalisation,
+    scale: float = 1.0,
+    truth: Truth = "gold",
+    cache: Path | None = None,
+) -> Sequence:
+    """Opens one video of a Cell Tracking Challenge data set; the first time it is decoded into the cache.
+
+    Args:
+        root: folder of the data set.
+        name: video, such as "01".
+        normalisation: how each frame is normalised, see `normalise`.
+        scale: factor by which frames and masks are resampled.
+        truth: whether segmented cells come from ``NN_GT`` or ``NN_ST``.
+        cache: folder of the cache; None takes `paths.cache_dir`.
+
+    Raises:
+        InputError: for missing, broken or contradictory files; the message names one.
+    """
+    return open_files([find_sequence(Path(root), name, truth)], normalisation, scale, cache)[0]
+
+
+def open_files(
+    files: list[SequenceFiles], normalisation: Normalisation, scale: float = 1.0, cache: Path | None = None
+) -> list[Sequence]:
+    """Opens videos or still images that share one cache entry; arguments and errors as `open_sequence`."""
+    scaled_size((1, 1), scale)  # refuse a bad scale before reading anything
+    normalise(np.zeros((1, 1), np.uint8), normalisation)
+    cache = cache or cache_dir()
+    groups = [list(roles(item)) for item in files]
+    paths = [path for group in groups for _, path in group]
+    before = stamp(paths)
+    digests = content_digests(groups, cache / "digests")
+    joint = hashlib.blake2b("".join(digests).encode(), digest_size=16).hexdigest()
+    folder = (cache / f"{joint}-{normalisation}-{float(scale)!r}-v{FORMAT}").absolute()
+
+    def build(temporary: Path) -> list[dict[str, Any]]:
+        described = decode(temporary, files, normalisation, scale)
+        if stamp(paths) != before:
+            raise InputError(f"{paths[0].parent}: its files changed while they were read: try again")
+        return described
+
+    described = entry(folder, build)
+    return [_sequence(folder, *item) for item in zip(files, described, digests, strict=True)]
+
+
+def _sequence(folder: Path, files: SequenceFiles, described: dict[str, Any], fingerprint: str) -> Sequence:
+    stored = Stored(folder, described["start"], tuple(described["shape"]))
+    height, width = described["size"]
+    lineage = {row[0]: Track(*row) for row in described["lineage"]}
+    return Sequence(
+        name=files.name,
+        frames=_view(stored, "frames"),
+        labels=_view(stored, "labels") if described["labels"] else None,
+        classes=_view(stored, "classes") if described["classes"] else None,
+        numbers=tuple(files.frames),
+        annotated=np.array(described["annotated"], bool),
+        lineage=lineage,
+        size=(height, width),
+        files=files,
+        fingerprint=fingerprint,
+        stored=stored,
+    )

@@ -1,0 +1,77 @@
+"""Which frames of which sequences train, validate and test."""
+
+import re
+from collections.abc import Sequence as Seq
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from lightning_cells.data.sequence import Sequence
+from lightning_cells.errors import InputError
+
+_RANGE = re.compile(r"(?P<pattern>.+?)\[(?P<start>\d*):(?P<stop>\d*)\]")
+
+
+def select(sequences: Seq[Sequence], selectors: Seq[str], option: str) -> list[Sequence]:
+    """Returns the sequences, or the parts of sequences, that selectors name.
+
+    Args:
+        sequences: all there are.
+        selectors: each a name or a shell pattern of names, with a range of frame numbers in Python's manner if only
+            a part is wanted: ``01``, ``0*``, ``01[0:45]`` (frames 0 to 44), ``*[45:]``.
+        option: name of the option that the selectors came from, for messages.
+
+    Raises:
+        InputError: if a selector matches nothing or its range holds no frame.
+    """
+    chosen = []
+    for selector in selectors:
+        part = _RANGE.fullmatch(selector)
+        pattern = part["pattern"] if part else selector
+        matching = [s for s in sequences if fnmatchcase(s.name, pattern)]
+        if not matching:
+            names = [s.name for s in sequences]
+            near = get_close_matches(pattern, names, n=1)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+            raise InputError(f"{option}: no sequence matches '{selector}': {hint}there are {shown}")
+        if part:
+            start = int(part["start"] or 0)
+            matching = [_range(s, start, int(part["stop"]) if part["stop"] else None, option) for s in matching]
+        chosen += matching
+    return chosen
+
+
+def fold(sequences: Seq[Sequence], folds: int, index: int) -> tuple[list[Sequence], list[Sequence]]:
+    """Returns training and held-out sequences of one fold of a cross-validation.
+
+    With at least as many sequences as folds, every `folds`-th sequence is held out; else a block of consecutive
+    frames of each sequence, and training gets what lies before and after it.
+
+    Raises:
+        InputError: if the index is out of range, or there are fewer frames than folds.
+    """
+    if not 0 <= index < folds:
+        raise InputError(f"data.fold={index} is out of range: data.folds={folds} has folds 0 to {folds - 1}")
+    if len(sequences) >= folds:
+        held = [s for i, s in enumerate(sequences) if i % folds == index]
+        return [s for i, s in enumerate(sequences) if i % folds != index], held
+    training, held = [], []
+    for sequence in sequences:
+        if len(sequence) < folds:
+            raise InputError(f"data.folds={folds}: sequence {sequence.name} has only {len(sequence)} frames")
+        first, last = sequence.numbers[0], sequence.numbers[-1] + 1
+        bounds = [first + round(i * (last - first) / folds) for i in range(folds + 1)]
+        start, stop = bounds[index], bounds[index + 1]
+        held.append(sequence.select(start, stop))
+        training += [sequence.select(a, b) for a, b in ((first, start), (stop, last)) if a < b]
+    return training, held
+
+
+def _range(sequence: Sequence, start: int, stop: int | None, option: str) -> Sequence:
+    first, last = sequence.numbers[0], sequence.numbers[-1]
+    stop = last + 1 if stop is None else stop
+    if max(start, first) >= min(stop, last + 1):
+        raise InputError(
+            f"{option}: sequence {sequence.name} has no frame in [{start}:{stop}]: its frames are {first} to {last}"
+        )
+    return sequence.select(start, stop)

@@ -1,0 +1,1 @@
+"""Many runs: experiment tracking, pictures, sweeps and tables."""

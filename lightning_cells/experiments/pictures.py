@@ -1,0 +1,166 @@
+"""Shows in the run what the method makes of a few frames, epoch after epoch."""
+
+import zlib
+from typing import Any, NamedTuple
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_cells.data.clips import Chunk
+from lightning_cells.data.ctc import merge_identities
+from lightning_cells.data.sequence import Sequence
+from lightning_cells.errors import InputError
+from lightning_cells.experiments.montage import Sample, montage
+from lightning_cells.methods import Tracked
+
+_Rank = tuple[bool, int, int]  # the lowest are shown: without segmentation truth, turn within the video, video
+
+
+class _Candidate(NamedTuple):
+    sequence: Sequence
+    position: int  # in the sequence
+    labels: np.ndarray  # (H, W) track ids
+
+    def sample(self) -> Sample:
+        """Reads what belongs to it. The frame is the one that the method saw."""
+        seg, tra = self.sequence.truth(self.position)
+        return Sample(
+            sequence=self.sequence.name,
+            number=self.sequence.numbers[self.position],
+            frame=self.sequence.frames[self.position],
+            result=self.labels,
+            truth=None if seg is None and tra is None else merge_identities(tra, seg),
+        )
+
+
+class Pictures(Callback):
+    """Logs a montage of frames, truth, predictions and errors to MLflow after each validation and test.
+
+    It is found in the run under ``val/montage`` and ``test/montage``. The same frames are shown each time: those with
+    segmentation truth first, from as many videos as possible, spread over each. Process zero shows frames of its own
+    videos. Whatever goes wrong here is only warned of, once.
+
+    Args:
+        samples: most frames to show.
+        every_n_epochs: during training, validations that fall into other epochs are not shown.
+
+    Raises:
+        InputError: if one of them is below 1.
+    """
+
+    def __init__(self, samples: int = 4, every_n_epochs: int = 1) -> None:
+        for name, value in (("samples", samples), ("every_n_epochs", every_n_epochs)):
+            if value < 1:
+                raise InputError(f"pictures.{name}={value}: must be at least 1")
+        self.samples = samples
+        self.every_n_epochs = every_n_epochs
+        self._chosen: dict[_Rank, _Candidate] = {}
+        self._ranked: tuple[Sequence, list[_Rank]] | None = None  # the video under way
+        self._warned = False
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets frames of a validation that was cut short."""
+        self._chosen.clear()
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keeps the results of frames that are to be shown."""
+        self._collect(trainer, outputs, batch)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws and logs."""
+        self._log(trainer, "val/montage")
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets frames of a test that was cut short."""
+        self._chosen.clear()
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keeps the results of frames that are to be shown."""
+        self._collect(trainer, outputs, batch)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws and logs."""
+        self._log(trainer, "test/montage")
+
+    def _collect(self, trainer: Trainer, tracked: Tracked, chunk: Chunk) -> None:
+        if not self._wanted(trainer):
+            return
+        try:
+            if self._ranked is None or self._ranked[0] is not chunk.sequence:
+                self._ranked = chunk.sequence, _ranks(chunk.sequence)
+            for position, labels in enumerate(tracked.labels, chunk.start):
+                rank = self._ranked[1][position]
+                if len(self._chosen) < self.samples or rank < max(self._chosen):
+                    self._chosen[rank] = _Candidate(chunk.sequence, position, labels.copy())
+                if len(self._chosen) > self.samples:
+                    del self._chosen[max(self._chosen)]
+        except Exception as error:
+            self._warn(error)
+
+    def _log(self, trainer: Trainer, key: str) -> None:
+        if not self._chosen:
+            return
+        try:
+            shown = sorted(self._chosen.values(), key=lambda c: (c.sequence.name, c.sequence.numbers[c.position]))
+            image = montage([candidate.sample() for candidate in shown])
+            for logger in _mlflow(trainer):
+                logger.experiment.log_image(logger.run_id, image, key=key, step=trainer.global_step)
+        except Exception as error:
+            self._warn(error)
+        finally:
+            self._chosen.clear()
+
+    def _wanted(self, trainer: Trainer) -> bool:
+        if trainer.sanity_checking or not trainer.is_global_zero or not _mlflow(trainer):
+            return False
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        return not fitting or (trainer.current_epoch + 1) % self.every_n_epochs == 0
+
+    def _warn(self, error: Exception) -> None:
+        if not self._warned:
+            rank_zero_warn(f"No picture of the results was logged: {type(error).__name__}: {error}")
+        self._warned = True
+
+
+def _mlflow(trainer: Trainer) -> list[MLFlowLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, MLFlowLogger)]
+
+
+def _ranks(sequence: Sequence) -> list[_Rank]:
+    """Ranks of all frames of a video, by which frames compare without knowledge of the other videos."""
+    video = zlib.crc32(f"{sequence.name} {sequence.numbers[0]}".encode())
+    ranks: dict[int, _Rank] = {}
+    for without in (False, True):
+        group = [
+            position
+            for position, number in enumerate(sequence.numbers)
+            if (number not in sequence.files.seg) == without
+        ]
+        ranks |= {group[place]: (without, turn, video) for turn, place in enumerate(_spread(len(group)))}
+    return [ranks[position] for position in range(len(sequence))]
+
+
+def _spread(count: int) -> list[int]:
+    """The numbers below `count`, first the middle one, then those at the quarters, then at the eighths, and so on."""
+    steps = 1 << count.bit_length()
+    order = sorted(range(1, steps), key=lambda step: (-(step & -step), step))
+    return list(dict.fromkeys(step * count // steps for step in order))

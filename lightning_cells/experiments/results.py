@@ -1,0 +1,66 @@
+"""Predictions -> result folders in Cell Tracking Challenge layout."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+
+from lightning_cells.data.clips import Chunk
+from lightning_cells.data.ctc import ResultWriter
+from lightning_cells.methods import Tracked
+from lightning_cells.paths import output_dir
+
+
+class ResultFolders(Callback):
+    """Writes each predicted video to ``FOLDER/NN_RES``, frame by frame.
+
+    A result folder appears when its video is complete; after an error nothing is left of it.
+
+    Args:
+        folder: where results go; None takes ``outputs/predictions/<data set>``.
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        self._folder = folder
+        self._writer: ResultWriter | None = None
+        self._open = ExitStack()
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Writes the frames of a chunk."""
+        chunk, tracked = batch, outputs
+        assert isinstance(chunk, Chunk) and isinstance(tracked, Tracked)
+        if not tracked.labels:
+            return
+        if chunk.first:
+            target = self.folder(trainer) / f"{chunk.sequence.name}_RES"
+            self._writer = self._open.enter_context(ResultWriter(target, digits=chunk.sequence.files.digits))
+        assert self._writer is not None
+        for number, labels in zip(chunk.numbers, tracked.labels, strict=True):
+            self._writer.write(number, labels)
+        if chunk.last:
+            self._writer.finish(tracked.lineage)
+            self._open.close()
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Says where the results are."""
+        rank_zero_info(f"Results are in {self.folder(trainer)}")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Takes back the video under way."""
+        self._open.__exit__(type(exception), exception, exception.__traceback__)
+
+    def folder(self, trainer: Trainer) -> Path:
+        """Folder of all results of this prediction."""
+        if self._folder is not None:
+            return Path(self._folder)
+        return output_dir() / "predictions" / Path(trainer.datamodule.root).name  # type: ignore[attr-defined]

@@ -1,0 +1,55 @@
+"""Where runs are kept: the MLflow store of a project."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Experiment
+
+from lightning_cells.paths import output_dir
+
+# Opens the experiment in MLflow's pages for model training instead of those for language models.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+
+
+def tracking_uri() -> str:
+    """Address of the store: ``$MLFLOW_TRACKING_URI``, or sqlite under the output folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output_dir() / 'mlflow.db'}"
+
+
+def open_experiment(client: MlflowClient, name: str) -> Experiment:
+    """Returns the experiment `name`, made where it does not exist.
+
+    MLflow sets up a fresh sqlite file at first use and two processes may not do so at once, hence the lock.
+    """
+    with _alone():
+        experiment = client.get_experiment_by_name(name)
+        if experiment is not None and experiment.lifecycle_stage == "deleted":
+            client.restore_experiment(experiment.experiment_id)
+        if experiment is None:
+            client.create_experiment(name, artifact_location=_artifacts(client), tags=_KIND)
+        return client.get_experiment_by_name(name)
+
+
+def _artifacts(client: MlflowClient) -> str | None:
+    """A sqlite store would put artifacts under the working directory; a server knows its own place."""
+    if not client.tracking_uri.startswith("sqlite:"):
+        return None
+    return artifact_root()
+
+
+def artifact_root() -> str:
+    """Address of the folder where a local store keeps pictures and other files."""
+    return (output_dir() / "artifacts").as_uri()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    folder: Path = output_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".mlflow.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

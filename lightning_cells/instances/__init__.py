@@ -1,0 +1,1 @@
+"""Network outputs -> labelled cells -> tracks."""

@@ -1,0 +1,1 @@
+"""Network outputs and targets -> a scalar to minimise; knows only torch."""

@@ -1,0 +1,134 @@
+"""What all methods share: how videos are evaluated, tracked and scored."""
+
+import inspect
+from abc import ABC, abstractmethod
+from dataclasses import asdict
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from lightning_cells.data.clips import Chunk, Target
+from lightning_cells.data.ctc import Lineage, clip_lineage
+from lightning_cells.data.sequence import Sequence
+from lightning_cells.methods.loading import SETTINGS
+from lightning_cells.metrics.ctc import CTCMatcher, CTCMeasures
+
+
+class Tracked(NamedTuple):
+    """Result of an evaluation step.
+
+    Attributes:
+        labels: one int32 (H, W) image per frame at original size: 0 background, else track id.
+        lineage: rows of all tracks so far; final with the last chunk of a video.
+    """
+
+    labels: list[np.ndarray]
+    lineage: Lineage
+
+
+class Video(Protocol):
+    """A method at work on one video: frames go in as they come, tracked cells come out."""
+
+    @property
+    def lineage(self) -> Lineage:
+        """Rows of all tracks so far."""
+
+    def push(self, frames: Tensor) -> list[np.ndarray]:
+        """Takes the next frames, float32 (T, 1, H, W), and returns their int32 track labels at original size."""
+
+
+class CellMethod(LightningModule, ABC):
+    """Base of the methods: a subclass builds its network and loss, trains, and opens videos.
+
+    Attributes:
+        clip_target: turns the labels of a training clip, int32 (T, H, W), into what the loss compares with; called by
+            the loader's workers, so it must be picklable. None where the loss takes the labels themselves.
+    """
+
+    clip_target: Target | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.measures = nn.ModuleDict({"val": CTCMeasures(), "test": CTCMeasures()})
+        self._video: Video | None = None
+        self._matcher = CTCMatcher()
+        self._scored: tuple[Sequence, int] | None = None  # a video under way and how many of its frames were seen
+
+    def remember(self, **parts: Any) -> None:
+        """Saves the constructor's arguments in `hparams` and so in checkpoints, as plain values only.
+
+        To be called in the constructor of a method.
+
+        Args:
+            parts: those arguments that are dataclasses, such as a decoder.
+        """
+        self.save_hyperparameters(frame=inspect.currentframe().f_back, logger=False)  # type: ignore[union-attr]
+        for name, part in parts.items():
+            kind = type(part)
+            self.hparams[name] = {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": asdict(part)}
+
+    @abstractmethod
+    def open_video(self, size: tuple[int, int], first_frame: int = 0) -> Video:
+        """Returns a fresh state for a video whose frames are (H, W) `size` on disk, numbered from `first_frame`."""
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remembers the method and its preprocessing, so that a checkpoint is enough to use it."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        checkpoint[SETTINGS] = {
+            "method": f"{type(self).__module__}.{type(self).__qualname__}",
+            "data": {"normalisation": data.normalisation, "scale": data.scale},
+        }
+
+    def validation_step(self, chunk: Chunk, batch_idx: int) -> Tracked:
+        """Tracks a chunk and compares it with the truth."""
+        return self._score(chunk, "val")
+
+    def test_step(self, chunk: Chunk, batch_idx: int) -> Tracked:
+        """Tracks a chunk and compares it with the truth."""
+        return self._score(chunk, "test")
+
+    def predict_step(self, chunk: Chunk, batch_idx: int) -> Tracked:
+        """Tracks a chunk."""
+        if chunk.first or self._video is None:
+            self._video = self.open_video(chunk.sequence.size, chunk.sequence.numbers[0])
+        labels = self._video.push(chunk.frames) if len(chunk.frames) else []
+        return Tracked(labels, self._video.lineage)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the Cell Tracking Challenge measures, pooled over all validation videos and processes."""
+        self._log_measures("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the Cell Tracking Challenge measures, pooled over all test videos and processes."""
+        self._log_measures("test")
+
+    def _score(self, chunk: Chunk, stage: str) -> Tracked:
+        if chunk.first:
+            self._matcher = CTCMatcher()
+        tracked = self.predict_step(chunk, 0)
+        for number, labels, (seg, tra) in zip(chunk.numbers, tracked.labels, chunk.truth(), strict=True):
+            self._matcher.update(number, labels, seg, tra)
+        if tracked.labels:
+            self._scored = (chunk.sequence, chunk.start + len(tracked.labels))
+        if chunk.last:
+            self._close(stage)
+        return tracked
+
+    def _close(self, stage: str) -> None:
+        """Adds the video under way to the measures, as far as it was seen."""
+        if self._scored is None or self._video is None:
+            return
+        sequence, seen = self._scored
+        truth = clip_lineage(sequence.lineage, sequence.numbers[0], sequence.numbers[seen - 1] + 1)
+        self.measures[stage].update(self._matcher.compute(self._video.lineage, truth))
+        self._scored = None
+
+    def _log_measures(self, stage: str) -> None:
+        self._close(stage)  # limit_val_batches may have cut it short
+        measures = self.measures[stage]
+        if not self.trainer.sanity_checking:
+            for name, value in measures.compute().items():
+                self.log(f"{stage}/{name}", value, prog_bar=name == "SEG")
+        measures.reset()

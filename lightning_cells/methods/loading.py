@@ -1,0 +1,52 @@
+"""What a checkpoint remembers of its method and of the preprocessing it was trained with."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_cells.errors import InputError
+
+SETTINGS = "lightning_cells"
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Returns the contents of a checkpoint; never executes code from it.
+
+    Raises:
+        InputError: if the file is missing, damaged, or holds anything but plain values and tensors.
+    """
+    if not path.is_file():
+        raise InputError(f"no checkpoint '{path}': runs keep theirs under outputs/checkpoints/<run id>")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(f"{path} holds more than weights and plain values, or is damaged: it is not loaded") from None
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} is not a readable checkpoint ({reason}): take another") from None
+
+
+def checkpoint_settings(path: Path) -> dict[str, Any]:
+    """Returns a configuration, in the command line's own layout, of the method and preprocessing of a checkpoint.
+
+    Raises:
+        InputError: if the file cannot be read or was not written by a method of this package.
+    """
+    checkpoint = read_checkpoint(path)
+    settings = checkpoint.get(SETTINGS) if isinstance(checkpoint, dict) else None
+    if settings is None:
+        raise InputError(f"{path} was not written by a method of lightning_cells: take another")
+    parameters = checkpoint.get("hyper_parameters", {})
+    init_args = {key: value for key, value in parameters.items() if not key.startswith("_")}
+    return {"model": {"class_path": settings["method"], "init_args": _plain(init_args)}, "data": settings["data"]}
+
+
+def _plain(value: Any) -> Any:
+    """Mappings and sequences as YAML knows them."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

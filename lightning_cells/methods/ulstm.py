@@ -1,0 +1,143 @@
+"""U-LSTM: a U-Net with convolutional LSTMs in its decoder (Arbelle & Riklin Raviv, ISBI 2019; paper 000)."""
+
+from typing import Any, Literal
+
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_cells.data.clips import Clip
+from lightning_cells.data.targets import ThreeClassTarget, TwoClassTarget
+from lightning_cells.instances.components import Decoder, SeedDecoder
+from lightning_cells.instances.linking import OverlapLinker
+from lightning_cells.losses.cross_entropy import ThreeClassLoss, WeightedTwoClassLoss
+from lightning_cells.methods.base import CellMethod
+from lightning_cells.methods.optimisation import Optimiser, Schedule, optimiser, schedule
+from lightning_cells.methods.video import SegmentedVideo
+from lightning_cells.networks.recurrent import detach_state, reset_state
+from lightning_cells.networks.ulstm import ULSTM as Network
+
+_PADDING = 8  # pixels mirrored around a frame at inference, so that its border is seen like its middle
+
+
+class ULSTM(CellMethod):
+    """Segments with temporal context carried by convolutional LSTMs, and tracks by overlap.
+
+    Trained by truncated backpropagation through time: with ``data.streaming`` each lane of the batch runs through a
+    video in clips, and its recurrent state is carried, detached, from clip to clip.
+
+    Args:
+        channels: width of each level, from full resolution down.
+        kernel: side of the encoder's convolutions.
+        lstm_kernel: side of the recurrent convolutions (paper 7; the authors' parameter file for SIM+ has 5).
+        norm: normalisation of the gates: ``none`` as in the paper, ``group`` or ``layer``.
+        temporal: ``recurrent``, or ``single-frame`` with plain convolutions in place of the LSTMs.
+        bn_momentum: batch norm's momentum in torch's sense (TensorFlow's 0.99 is 0.01).
+        bn_eval: statistics of batch norm in evaluation: ``running``, or the ``batch``'s as in the authors' code.
+        loss: ``three_class`` cross entropy (background, interior, contour; equation 3), or U-Net's weighted
+            ``two_class`` cross entropy (appendix A).
+        class_weights: of background, interior and contour in the three-class loss.
+        contour: ``inner`` or ``outer`` single-pixel contour.
+        border_weight: w0 of the two-class loss.
+        border_sigma: sigma of the two-class loss in pixels.
+        optimizer: ``rmsprop`` (paper) or ``adam``.
+        lr: peak learning rate.
+        schedule: course of the learning rate.
+        warm_up: share of the training in which the learning rate rises.
+        warm_up_frames: frames played backwards before a video starts, to fill the recurrent state.
+        decoder: class probabilities -> cells.
+        min_overlap: share of a cell that must lie on its predecessor in the last frame to inherit its track.
+    """
+
+    def __init__(
+        self,
+        channels: tuple[int, ...] = (32, 64, 128, 256),
+        kernel: int = 3,
+        lstm_kernel: int = 7,
+        norm: Literal["none", "group", "layer"] = "none",
+        temporal: Literal["recurrent", "single-frame"] = "recurrent",
+        bn_momentum: float = 0.01,
+        bn_eval: Literal["running", "batch"] = "running",
+        loss: Literal["three_class", "two_class"] = "three_class",
+        class_weights: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        contour: Literal["inner", "outer"] = "inner",
+        border_weight: float = 10.0,
+        border_sigma: float = 5.0,
+        optimizer: Optimiser = "rmsprop",
+        lr: float = 1e-4,
+        schedule: Schedule = "constant",
+        warm_up: float = 0.0,
+        warm_up_frames: int = 4,
+        decoder: Decoder = SeedDecoder(),  # noqa: B008 - frozen
+        min_overlap: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.remember(decoder=decoder)
+        self.decoder = decoder
+        self.network = Network(
+            channels=tuple(channels),
+            kernel=kernel,
+            lstm_kernel=lstm_kernel,
+            classes=3 if loss == "three_class" else 2,
+            norm=norm,
+            temporal=temporal,
+            bn_momentum=bn_momentum,
+            bn_eval=bn_eval,
+        )
+        if loss == "three_class":
+            self.clip_target = ThreeClassTarget(contour)
+            self.three_class = ThreeClassLoss(class_weights)
+        else:
+            self.clip_target = TwoClassTarget(border_weight, border_sigma)
+            self.two_class = WeightedTwoClassLoss()
+        self._state: Any = None
+
+    def training_step(self, clip: Clip, batch_idx: int) -> Tensor:
+        """One clip of every lane."""
+        logits, state = self.network(clip.frames, reset_state(self._state, clip.first))
+        self._state = detach_state(state)
+        loss = self._loss(logits, clip.target)
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(clip.frames))
+        return loss
+
+    def _loss(self, logits: Tensor, target: dict[str, Tensor]) -> Tensor:
+        if "weights" in target:
+            return self.two_class(logits, target["classes"], target["weights"])
+        return self.three_class(logits, target["classes"])
+
+    def on_train_epoch_end(self) -> None:
+        """Forgets the lanes, which start anew with each epoch."""
+        self._state = None
+
+    def open_video(self, size: tuple[int, int], first_frame: int = 0) -> SegmentedVideo:
+        """Returns a fresh state for a video whose frames are (H, W) `size` on disk, numbered from `first_frame`."""
+        state: Any = None
+        started = False
+
+        def probabilities(frames: Tensor) -> Tensor:
+            nonlocal state, started
+            height, width = frames.shape[-2:]
+            padded = _mirror(frames)
+            before = padded[1 : 1 + self.hparams["warm_up_frames"]]
+            if not started and len(before):
+                _, state = self.network(before.flip(0)[None], None)
+            started = True
+            logits, state = self.network(padded[None], state)
+            inside = logits[0, ..., _PADDING : _PADDING + height, _PADDING : _PADDING + width]
+            return inside.float().softmax(1)
+
+        linker = OverlapLinker(first_frame=first_frame, min_overlap=self.hparams["min_overlap"])
+        return SegmentedVideo(probabilities, size, self.decoder, linker)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimiser, with a learning rate that changes with every step."""
+        chosen = optimiser(self.network.parameters(), self.hparams["optimizer"], self.hparams["lr"])
+        steps = int(self.trainer.estimated_stepping_batches)
+        rates = schedule(chosen, self.hparams["schedule"], steps, self.hparams["warm_up"])
+        return {"optimizer": chosen, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
+
+
+def _mirror(frames: Tensor) -> Tensor:
+    """Pads (T, 1, H, W) by `_PADDING` pixels on all sides."""
+    fits = min(frames.shape[-2:]) > _PADDING
+    return F.pad(frames, [_PADDING] * 4, mode="reflect" if fits else "replicate")

@@ -1,0 +1,46 @@
+"""Videos for methods that segment frame by frame and leave tracking to a linker."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_cells.data.ctc import Lineage
+from lightning_cells.instances.components import Decoder
+from lightning_cells.instances.linking import OverlapLinker
+
+
+class SegmentedVideo:
+    """Class probabilities -> cells -> tracks by overlap.
+
+    Args:
+        probabilities: float32 (T, 1, h, w) frames -> (T, C, h, w) class probabilities.
+        size: (H, W) on disk; probabilities are resampled to it before cells are cut out, which keeps outlines smooth.
+        decoder: probabilities of a frame -> cells.
+        linker: cells of consecutive frames -> tracks.
+    """
+
+    def __init__(
+        self,
+        probabilities: Callable[[Tensor], Tensor],
+        size: tuple[int, int],
+        decoder: Decoder,
+        linker: OverlapLinker,
+    ) -> None:
+        self._probabilities = probabilities
+        self._size = size
+        self._decoder = decoder
+        self._linker = linker
+
+    @property
+    def lineage(self) -> Lineage:
+        """Rows of all tracks so far."""
+        return self._linker.lineage
+
+    def push(self, frames: Tensor) -> list[np.ndarray]:
+        """Takes the next frames, float32 (T, 1, h, w), and returns their int32 (H, W) track labels."""
+        probabilities = self._probabilities(frames).float()
+        if probabilities.shape[-2:] != self._size:
+            probabilities = F.interpolate(probabilities, self._size, mode="bilinear", align_corners=False)
+        return [self._linker.push(self._decoder(frame)) for frame in probabilities.cpu().numpy()]

@@ -1,0 +1,1 @@
+"""Cells and tracks against truth -> numbers."""

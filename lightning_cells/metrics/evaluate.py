@@ -1,0 +1,111 @@
+"""Evaluates a result folder of the Cell Tracking Challenge's layout against a truth folder."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from lightning_cells.data.ctc import Lineage, clip_lineage, frame_paths, read_mask, read_tracks
+from lightning_cells.errors import InputError
+from lightning_cells.metrics.counts import CTCCounts
+from lightning_cells.metrics.matcher import CTCMatcher
+
+
+def evaluate(result: Path, truth: Path, frames: tuple[int, int] | None = None, progress: bool = False) -> CTCCounts:
+    """Compares a result with the truth, one frame in memory at a time, and counts what can be counted.
+
+    - SEG needs ``man_segNNN.tif``, of any of the frames.
+    - DET needs ``man_trackNNN.tif`` of exactly the frames of the result.
+    - TRA and LNK need ``man_track.txt`` and ``res_track.txt`` besides. If the result has a ``res_track.txt``,
+      it must agree with the masks even where only SEG is measured.
+
+    Args:
+        result: folder of ``maskNNN.tif`` and ``res_track.txt``, such as ``01_RES``.
+        truth: folder such as ``01_GT`` or ``01_ST``, with subfolders ``SEG`` and ``TRA`` or one of them, or
+            with those files in the folder itself.
+        frames: (start, stop) limits both to frames start to stop - 1. The result may hold just these or more;
+            tracks are cut at the limits, and parents that end before start are forgotten.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: if a folder or file is missing or unreadable, frames or sizes of result and truth differ,
+            or the result is not valid (see `CTCMatcher.compute`).
+    """
+    result, truth = Path(result), Path(truth)
+    if frames is not None and frames[0] >= frames[1]:
+        raise InputError(f"frames {frames[0]} to {frames[1]}: the range is empty; give start < stop")
+    if not truth.is_dir():
+        raise InputError(f"{truth}: there is no such folder: give the folder that holds SEG and TRA")
+    seg_folder, tra_folder = (truth / name if (truth / name).is_dir() else truth for name in ("SEG", "TRA"))
+    masks = _within(frame_paths(result, "mask"), frames)
+    seg = _within(_truth_paths(seg_folder, "man_seg"), frames)
+    tra = _within(_truth_paths(tra_folder, "man_track"), frames)
+    if not seg and not tra:
+        where = "" if frames is None else f" in frames {frames[0]} to {frames[1] - 1}"
+        raise InputError(f"{truth}: holds no man_segNNN.tif and no man_trackNNN.tif{where}; give the truth folder")
+    result_table, truth_table = result / "res_track.txt", tra_folder / "man_track.txt"
+    _check_numbers(masks, seg, seg_folder, result, exact=False)
+    if tra:
+        _check_numbers(masks, tra, tra_folder, result, exact=True)
+
+    result_lineage = _tracks(result_table, frames)
+    truth_lineage = _tracks(truth_table, frames) if tra else None
+    matcher = CTCMatcher(result=str(result), truth=str(truth_table))
+    # Without track table and markers, frames without truth cells have no say.
+    numbers = sorted(masks if tra or result_lineage is not None else seg)
+    for number in tqdm(numbers, desc="evaluate", unit="frame", disable=None if progress else True):
+        mask = read_mask(masks[number])
+        truth_seg = _read_truth(seg.get(number), masks[number], mask)
+        truth_tra = _read_truth(tra.get(number), masks[number], mask)
+        matcher.update(number, mask, truth_seg, truth_tra)
+    return matcher.compute(result_lineage, truth_lineage)
+
+
+def _truth_paths(folder: Path, prefix: str) -> dict[int, Path]:
+    """Returns the masks of a truth folder by frame number; none at all is allowed."""
+    if any(path.name.startswith(prefix) and path.suffix in (".tif", ".tiff") for path in folder.iterdir()):
+        return frame_paths(folder, prefix)
+    return {}
+
+
+def _within(paths: dict[int, Path], frames: tuple[int, int] | None) -> dict[int, Path]:
+    if frames is None:
+        return paths
+    return {number: path for number, path in paths.items() if frames[0] <= number < frames[1]}
+
+
+def _tracks(path: Path, frames: tuple[int, int] | None) -> Lineage | None:
+    if not path.is_file():
+        return None
+    lineage = read_tracks(path)
+    return lineage if frames is None else clip_lineage(lineage, *frames)
+
+
+def _check_numbers(masks: dict[int, Path], truth: dict[int, Path], folder: Path, result: Path, exact: bool) -> None:
+    """Raises InputError unless the result has the truth's frames, and no others if exact."""
+    missing = sorted(truth.keys() - masks.keys())
+    if missing:
+        raise InputError(
+            f"{result}: has {len(masks)} masks but none of frame {missing[0]}, which {folder} has; "
+            "write one mask per frame, numbered as the frames are"
+        )
+    surplus = sorted(masks.keys() - truth.keys())
+    if exact and surplus:
+        raise InputError(
+            f"{masks[surplus[0]]}: {folder} has {len(truth)} frames and no frame {surplus[0]}; "
+            "number the masks as the frames are, or choose a range of frames"
+        )
+
+
+def _read_truth(path: Path | None, mask_path: Path, mask: NDArray[np.integer]) -> NDArray[np.integer] | None:
+    """Reads a truth mask, which must have the size of the result's mask."""
+    if path is None:
+        return None
+    truth = read_mask(path)
+    if truth.shape != mask.shape:
+        raise InputError(
+            f"{mask_path}: is {mask.shape[0]} x {mask.shape[1]} pixels but {path} is {truth.shape[0]} x "
+            f"{truth.shape[1]}; write masks of the original frame size"
+        )
+    return truth

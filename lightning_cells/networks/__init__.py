@@ -1,0 +1,1 @@
+"""Tensors -> tensors: plain ``nn.Module`` networks that know only torch."""

@@ -1,0 +1,57 @@
+"""Where things are: what a run writes, real data, and the configurations that ship with the package."""
+
+import os
+from pathlib import Path
+
+from lightning_cells.errors import InputError
+
+HOME_VARIABLE = "LIGHTNING_CELLS_HOME"
+DATA_VARIABLE = "LIGHTNING_CELLS_DATA"
+
+
+def output_dir() -> Path:
+    """Folder for everything a run writes: ``$LIGHTNING_CELLS_HOME``, or ``outputs`` in the working directory."""
+    return Path(os.environ.get(HOME_VARIABLE) or "outputs").absolute()
+
+
+def cache_dir() -> Path:
+    """Folder of the decoded, normalised, memory-mapped videos."""
+    return output_dir() / "cache"
+
+
+def data_dir() -> Path:
+    """Folder of the real data sets: ``$LIGHTNING_CELLS_DATA``, or ``data`` in the working directory."""
+    return Path(os.environ.get(DATA_VARIABLE) or "data").absolute()
+
+
+def find_data(root: str | Path) -> Path:
+    """Returns the folder of a data set.
+
+    Args:
+        root: a path, or the name of a folder under `data_dir`.
+
+    Raises:
+        InputError: if neither is a folder.
+    """
+    for candidate in (Path(root), data_dir() / root):
+        if candidate.is_dir():
+            return candidate.absolute()
+    raise InputError(
+        f"no data folder '{root}', neither here nor under {data_dir()}: give its path, set {DATA_VARIABLE}, "
+        "or make one with 'lightning-cells simulate' or 'lightning-cells download'"
+    )
+
+
+def shipped(name: str | Path) -> Path:
+    """Returns the path of a file that ships with the package, such as ``conf/method/ulstm/tiny.yaml``.
+
+    In a checkout these lie beside the package, in an installed wheel inside it.
+
+    Raises:
+        InputError: if there is no such file.
+    """
+    package = Path(__file__).resolve().parent
+    for base in (package, package.parent):
+        if (base / name).exists():
+            return base / name
+    raise InputError(f"no file '{name}', neither in the working directory nor shipped with lightning_cells")

@@ -1,0 +1,123 @@
+import socket
+import ssl
+import urllib.error
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+from file_server import FileServer, serving
+
+from lightning_cells.data import web
+from lightning_cells.data.web import BrokenOff, OutOfRange, check_url, content_range, open_url
+from lightning_cells.errors import InputError
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with serving(b"0123456789") as state:
+        yield state
+
+
+def fails(patch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Lets every connection fail."""
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error
+
+    patch.setattr(web, "_opener", lambda: SimpleNamespace(open=fail))
+
+
+def test_answer_and_its_range(server: FileServer) -> None:
+    with open_url(server.url, {"Range": "bytes=4-"}) as response:
+        assert response.status == 206
+        assert content_range(response) == (4, 10)
+        assert response.read() == b"456789"
+    with open_url(server.url, {}) as response:
+        assert response.status == 200
+        assert content_range(response) == (None, None)
+    assert server.requests[0]["user-agent"] == "lightning-cells"
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("bytes 5-9/10", (5, 10)),
+        ("bytes 0-9/*", (0, None)),
+        ("bytes */10", (None, None)),
+        ("items 0-9/10", (None, None)),
+        ("", (None, None)),
+    ],
+)
+def test_content_range(header: str, expected: tuple[int | None, int | None]) -> None:
+    assert content_range(SimpleNamespace(headers={"Content-Range": header})) == expected  # type: ignore[arg-type]
+
+
+def test_range_beyond_the_end(server: FileServer) -> None:
+    with pytest.raises(OutOfRange, match="HTTP 416"):
+        open_url(server.url, {"Range": "bytes=10-"})
+
+
+@pytest.mark.parametrize(("after", "wait"), [("7", 7.0), ("Wed, 21 Oct 2026 07:28:00 GMT", 0.0), (None, 0.0)])
+def test_passing_trouble_and_its_wait(server: FileServer, after: str | None, wait: float) -> None:
+    server.statuses, server.headers = [503], {"Retry-After": after} if after else {}
+    with pytest.raises(BrokenOff, match="HTTP 503 Service Unavailable") as caught:
+        open_url(server.url, {})
+    assert (caught.value.wait, caught.value.unreachable) == (wait, False)
+
+
+def test_name_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    fails(monkeypatch, urllib.error.URLError(socket.gaierror(socket.EAI_NONAME, "Name or service not known")))
+    with pytest.raises(BrokenOff, match="not known") as caught:
+        open_url("https://example.org/a.zip", {})
+    assert caught.value.unreachable
+
+
+@pytest.mark.parametrize(
+    ("reason", "match"),
+    [
+                (ssl.SSLCertVerificationError(1, "no"), "certificate is not trusted"),
+        ("unknown url type: ftp", "unknown url type: ftp: give another --url"),
+    ],
+)
+def test_troubles_before_a_connection(
+    monkeypatch: pytest.MonkeyPatch, reason: object, match: str
+) -> None:
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        reason.verify_message = "unable to get local issuer certificate"
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise urllib.error.URLError(reason)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(web, "_opener", lambda: SimpleNamespace(open=fail))
+    with pytest.raises(InputError, match=match):
+        open_url("https://example.org/a.zip", {})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://example.org/a.zip",
+        "file:///etc/passwd",
+        "data:text/plain,x",
+        "example.org/a.zip",
+        "http:///a.zip",
+        "http://example.org:port/a.zip",
+        "http://[::1/a.zip",
+        "http://example.org/a b.zip",
+        "http://example.org/a\r\nHost: b",
+        "http://example.org/ä.zip",
+        "",
+    ],
+)
+def test_addresses_that_are_none(url: str) -> None:
+    with pytest.raises(InputError, match=r"^--url .*give an http:// or https:// address") as caught:
+        check_url(url)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("location", ["file:///etc/hostname", "ftp://127.0.0.1/a.zip"])
+def test_redirection_does_not_leave_the_web(server: FileServer, location: str) -> None:
+    server.statuses, server.headers = [302], {"Location": location}
+    with pytest.raises(InputError, match="--url"):
+        open_url(server.url, {})

@@ -1,0 +1,49 @@
+"""What makes a result invalid, and how it is told."""
+
+import numpy as np
+import pytest
+
+from lightning_cells.data.ctc import Track
+from lightning_cells.errors import InputError
+from lightning_cells.metrics.matcher import CTCMatcher
+
+
+def row(*labels: int) -> np.ndarray:
+    """A mask of one row, three pixels per given label."""
+    return np.repeat(np.array(labels, np.int32), 3)[None]
+
+
+VALID = [row(1, 2), row(1, 2), row(1, 3)]
+ROWS = {1: Track(1, 0, 2, 0), 2: Track(2, 0, 1, 0), 3: Track(3, 2, 2, 2)}
+
+
+@pytest.mark.parametrize(
+    ("masks", "rows", "message"),
+    [
+        ([row(1, 2), row(0, 2), row(1, 3)], {}, "label 1 is missing in the mask of frame 1"),
+        ([row(1, 2), row(1, 2), row(1, 9)], {}, "label 9 in the mask of frame 2 has no row"),
+        (VALID, {4: Track(4, 1, 1, 0)}, "track 4 has a row but is in no mask"),
+        (VALID, {2: Track(2, 0, 0, 0)}, "label 2 is in the mask of frame 1, outside frames 0 to 0"),
+        (VALID, {3: Track(3, 2, 2, 1)}, "parent 1 ends in frame 2, not before its child 3 begins in frame 2"),
+        (VALID, {3: Track(3, 2, 2, 8)}, "parent 8, which has no row"),
+        (VALID, {3: Track(3, 2, 1, 0)}, "ends in frame 1, before it begins in frame 2"),
+        (VALID, {1: Track(1, 0, 10**12, 0)}, "the masks are those of frames 0 to 2"),
+    ],
+)
+def test_invalid_results(masks, rows, message):
+    matcher = CTCMatcher(result="some/01_RES")
+    for t, mask in enumerate(masks):
+        matcher.update(t, mask, None, VALID[t])
+    with pytest.raises(InputError) as error:
+        matcher.compute(ROWS | rows, ROWS)
+    assert message in str(error.value)
+    assert str(error.value).startswith("some/01_RES: ")
+    assert "\n" not in str(error.value)
+
+
+def test_truth_with_parent_link_to_nowhere():
+    matcher = CTCMatcher(truth="01_GT/TRA/man_track.txt")
+    for t, mask in enumerate(VALID):
+        matcher.update(t, mask, None, mask)
+    with pytest.raises(InputError, match=r"^01_GT/TRA/man_track.txt: track 4 is not in the mask of frame 1"):
+        matcher.compute(ROWS, {2: Track(2, 0, 0, 0), 4: Track(4, 1, 1, 2)})
