@@ -1,7 +1,9 @@
 """``fit``, ``validate``, ``test`` and ``predict``: Lightning's own command line over our methods and data."""
 
+import logging
 import os
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,13 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Called by the base class for every mistake on the command line or in a file."""
-        raise InputError(explain(message, self)) from ex
+        known = {action.dest for parser in (self, *_subparsers(self)) for action in parser._actions}
+        raise InputError(explain(message, known)) from ex
+
+
+def _subparsers(parser: LightningArgumentParser) -> list[LightningArgumentParser]:
+    subcommands = parser._subcommands_action  # type: ignore[attr-defined]
+    return list(subcommands.choices.values()) if subcommands else []
 
 
 class TrainingCLI(LightningCLI):
@@ -43,7 +51,7 @@ class TrainingCLI(LightningCLI):
             CellMethod,
             SequenceDataModule,
             save_config_callback=RunRecord,
-            trainer_defaults={"logger": _LOGGER},
+            trainer_defaults={"logger": _LOGGER, "log_every_n_steps": 10},
             seed_everything_default=1,
             parser_class=Parser,
             parser_kwargs={"prog": "lightning-cells"},
@@ -89,6 +97,7 @@ class TrainingCLI(LightningCLI):
 
 def run(verb: str, args: list[str]) -> int:
     """Runs a training verb."""
+    _silence()
     try:
         TrainingCLI([verb, *args])
     except MisconfigurationException as error:
@@ -102,6 +111,18 @@ def run(verb: str, args: list[str]) -> int:
             "differ from its training; it remembers its method itself"
         ) from error
     return 0
+
+
+def _silence() -> None:
+    """Leaves out what Lightning says of our callbacks on every use of a checkpoint, and what only concerns itself."""
+    for message in (
+        ".*isinstance\\(treespec, LeafSpec\\).*",  # a deprecation between Lightning and torch
+        ".*callbacks used to create the checkpoint need to be provided.*",  # averaging matters in training alone
+        ".*The dirpath has changed.*",  # a run keeps its own checkpoints
+        ".*does not have many workers.*",  # reading from the cache needs few or none
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.trainer.connectors.callback_connector").setLevel(logging.WARNING)
 
 
 def _shipped_configurations(args: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Random changes of a clip: one geometry for all its frames, one draw of intensities, a pure function of a seed.
+"""Random changes of a clip: one geometry for all its frames, and a pure function of a seed.
 
 The only module that knows albumentations.
 """
@@ -8,21 +8,25 @@ import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing it must not ask the network for a newer version
 
-import albumentations as A  # noqa: E402
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-from albumentations.core.type_definitions import Targets  # noqa: E402
+import albumentations as A
+import cv2
+import numpy as np
+import torch
+from albumentations.core.type_definitions import Targets
 
-from lightning_cells.data import deformation  # noqa: E402
-from lightning_cells.errors import InputError  # noqa: E402
+from lightning_cells.data import deformation
+from lightning_cells.errors import InputError
 
 Balance = Literal["uniform", "foreground", "classes"]
-Clip = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
+Point = tuple[float, float]
+Predicate = Callable[[np.ndarray], np.ndarray]
 
+STREAM = 1  # keeps our draws apart from those of a caller who seeds a generator with the same number
 TRIES = 256  # random pixels looked at before a whole frame is searched
 
 
@@ -30,10 +34,12 @@ TRIES = 256  # random pixels looked at before a whole frame is searched
 class Augmentation:
     """What may change, and by how much; the defaults crop, flip and turn (Arbelle & Riklin Raviv 2019).
 
-    Numbers are drawn uniformly in their range, once per clip unless said otherwise. Payer 2019: ``rotation=180,
-    scale=(.75, 1.25), stretch=(.75, 1.25), elastic=10, intensity_scale=(.35, 1.65), intensity_shift=.65``.
-    B-splines "with 2 control points and standard deviation 15" in the manner of V-Net's code, where 2 counts the
-    segments: ``elastic=15, elastic_grid=5, elastic_distribution="normal"``.
+    Numbers are drawn uniformly in their range, once per clip unless said otherwise.
+
+    Payer et al. 2019, section 3.1: ``rotation=180, scale=(.75, 1.25), stretch=(.75, 1.25), elastic=10,
+    intensity_scale=(.35, 1.65), intensity_shift=.65``. "B-splines with 2 control points and standard deviation
+    equal to 15" (bright-field nuclei, MIDL 2019) are ``elastic=15, elastic_grid=5, elastic_distribution=normal``
+    if the 2 counts segments, as it does in V-Net's code, whose defaults are the same two numbers.
 
     Attributes:
         crop: side of the square crop in pixels; None takes whole frames.
@@ -44,11 +50,11 @@ class Augmentation:
         stretch: range of a further factor, drawn for each axis.
         elastic: displacement of the control points in pixels of the crop: half-width ("uniform") or standard
             deviation ("normal"); 0 for none.
-        elastic_grid: control points per axis of the cubic B-spline, at least 4, the outermost beyond the crop.
+        elastic_grid: control points per axis of the cubic B-spline: segments plus 3, so at least 4.
         elastic_distribution: of the displacements.
         intensity_scale: range of the factor on normalised intensities.
         intensity_shift: largest amount added before scaling, either way.
-        gamma: range of the exponent on intensities mapped from the clip's minimum and maximum to [0, 1] and back.
+        gamma: range of the exponent on intensities, with the clip's minimum and maximum as 0 and 1.
         frame_jitter: largest further shift, and relative change of scale, of each frame by itself.
         noise: largest standard deviation of Gaussian noise.
         blur: largest standard deviation of a Gaussian blur, in pixels.
@@ -75,45 +81,36 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         if self.crop is not None and self.crop < 1:
-            raise InputError(f"augmentation: crop is {self.crop}; give a side of at least 1 pixel, or null")
+            raise InputError(f"data.augmentation.crop={self.crop}: must be at least 1 pixel, or null for whole frames")
         for name in ("scale", "stretch", "intensity_scale", "gamma"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
-                raise InputError(f"augmentation: {name} is [{low}, {high}]; give [low, high] with 0 < low <= high")
+                raise InputError(f"data.augmentation.{name}=[{low}, {high}]: must be [low, high], 0 < low <= high")
         for name in ("rotation", "elastic", "intensity_shift", "frame_jitter", "noise", "blur"):
             if not getattr(self, name) >= 0:
-                raise InputError(f"augmentation: {name} is {getattr(self, name)}; give 0 or more")
+                raise InputError(f"data.augmentation.{name}={getattr(self, name)}: must be 0 or more")
         if self.elastic_grid < 4:
-            raise InputError(
-                f"augmentation: elastic_grid is {self.elastic_grid}; a cubic B-spline has at least 4 control points"
-            )
+            raise InputError(f"data.augmentation.elastic_grid={self.elastic_grid}: must be 4 or more (cubic spline)")
 
 
 class RandomTurn(A.RandomRotate90):
     """`albumentations.RandomRotate90` that keeps the shape: what is not square turns by 0 or 180 degrees."""
 
-    def get_params(self) -> dict[str, Any]:
-        """Draws nothing yet: the turn depends on the shape."""
-        return {}
-
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, int]:
-        """Draws the number of quarter turns."""
+        """Rounds the quarter turns drawn, 0 to 3, down to half turns if the shape asks for it."""
         height, width = params["shape"][:2]
-        return {"factor": self.py_random.randint(0, 3) if height == width else 2 * self.py_random.randint(0, 1)}
+        return {"factor": params["factor"] if height == width else params["factor"] // 2 * 2}
 
 
 class SplineDeform(A.DualTransform):
     """Reads a deformed crop of some frames out of a whole video.
 
-    The map and the frames' indices come with the call, as ``sampling`` and ``indices``: whoever draws the map knows
-    which part of a memory-mapped video it needs, and nothing else is read. Frames are interpolated linearly; labels
-    take the nearest pixel, -1 beyond the image. Videos should be contiguous: albumentations copies others.
+    The map and the frames' indices come with the call, as ``sampling`` and ``indices``, so that only the part of
+    a memory-mapped video that the map needs is read. Frames are interpolated linearly; labels take the nearest
+    pixel, -1 beyond the image. Videos should be contiguous: albumentations copies others.
     """
 
     _targets = (Targets.IMAGE, Targets.MASK)
-
-    def __init__(self, p: float = 1.0) -> None:
-        super().__init__(p=p)
 
     @property
     def targets_as_params(self) -> list[str]:
@@ -140,24 +137,23 @@ class SplineDeform(A.DualTransform):
 class ClipAugmentation:
     """Cuts a clip out of a sequence and changes it at random, the same way in all its frames.
 
-    Crop, flips, turns, rotation, scale and spline are composed into one map; only the part of the frames that this
-    map needs is read, and each frame is interpolated once.
+    Crop, flips, turns, rotation, scale and spline are composed into one map; only the part of the frames that
+    this map needs is read, and each frame is interpolated once.
 
     Args:
         settings: what to change.
-        extra: further albumentations transforms, applied to the crop as ``images``, ``masks`` (instance labels) and
-            ``classes``, before intensities change. Intensities are normalised, not in [0, 1]; geometry should have
-            ``fill_mask=-1``. They are copied.
+        extra: further albumentations transforms, copied, then applied to the crop as ``images``, ``masks``
+            (instance labels) and ``classes``, before intensities change. Intensities are normalised, not in
+            [0, 1]; geometry should have ``fill_mask=-1``.
     """
 
     def __init__(self, settings: Augmentation, extra: Sequence[A.BasicTransform] = ()) -> None:
         self.settings = settings
         flips = [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)] if settings.flip else []
         turns = [RandomTurn(p=1)] if settings.rot90 else []
-        # Flipping the map instead of the pixels: two planes, not two per frame.
         self._symmetry = A.Compose([*flips, *turns])
         self._pixels = A.Compose(
-            [SplineDeform(), *copy.deepcopy(list(extra))],
+            [SplineDeform(p=1), *copy.deepcopy(list(extra))],
             additional_targets={"classes": "masks"},
             mask_interpolation=cv2.INTER_NEAREST,
         )
@@ -168,9 +164,9 @@ class ClipAugmentation:
         labels: np.ndarray | None,
         classes: np.ndarray | None,
         indices: Sequence[int],
-        centre: tuple[float, float] | None,
+        centre: Point | None,
         seed: int,
-    ) -> Clip:
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
         """Returns one clip, a pure function of the arguments.
 
         Args:
@@ -178,32 +174,29 @@ class ClipAugmentation:
             labels: (T, H, W) int32 in the label convention, or None.
             classes: (T, H, W) int8 semantic classes, or None.
             indices: the frames to take, in this order.
-            centre: row and column that the crop is centred on before it is deformed, as far as the crop then still
-                lies within the frame; None draws a place uniformly. A frame smaller than the crop lies at random
-                within it, mirrored on.
+            centre: row and column at the middle of the crop before it is deformed; the crop moves inwards as far
+                as it must to lie within the frame. None draws its place uniformly. A frame smaller than the crop
+                lies somewhere within it.
             seed: decides every draw.
 
         Returns:
-            (t, h, w) float32 frames, int32 labels and int8 classes, contiguous; what was None is None. Beyond the
-            image frames are mirrored, labels and classes -1.
+            (t, h, w) float32 frames, int32 labels and int8 classes, contiguous; what was None is None. Beyond
+            the image, frames are mirrored, labels and classes are -1.
         """
-        rng = np.random.default_rng(seed)
-        # One generator for all: `set_random_seed` would give each transform its own copy of the same stream, and
-        # both flips would then always happen together.
+        rng = np.random.default_rng((seed, STREAM))
+        # One generator for all: `set_random_seed` would give each transform its own copy of the same stream,
+        # and the two flips would only ever happen together.
         python_rng = random.Random(seed)
         self._symmetry.set_random_state(rng, python_rng)
         self._pixels.set_random_state(rng, python_rng)
 
         size = (int(frames.shape[1]), int(frames.shape[2]))
-        grid = self._symmetry(images=self._draw_map(size, centre, rng))["images"]
-        sampling = deformation.sampling(grid, size)
+        sampling = deformation.sampling(self._draw_map(size, centre, rng), size)
         data = self._pixels(sampling=sampling, indices=indices, images=frames, masks=labels, classes=classes)
         return _vary_intensity(data["images"], self.settings, rng), data["masks"], data["classes"]
 
-    def _draw_map(
-        self, size: tuple[int, int], centre: tuple[float, float] | None, rng: np.random.Generator
-    ) -> np.ndarray:
-        """Draws the map of crop, rotation, scale and spline."""
+    def _draw_map(self, size: tuple[int, int], centre: Point | None, rng: np.random.Generator) -> np.ndarray:
+        """Draws crop, flips, turns, rotation, scale and spline as one map."""
         settings = self.settings
         shape = size if settings.crop is None else (settings.crop, settings.crop)
         origin = []
@@ -216,13 +209,22 @@ class ClipAugmentation:
                 origin.append(min(max(round(centre[axis]) - shape[axis] // 2, low), high))
         angle = rng.uniform(-settings.rotation, settings.rotation)
         factors = rng.uniform(*settings.scale) * rng.uniform(*settings.stretch, size=2)
-        matrix = deformation.linear_part(angle, (factors[0], factors[1]))
+        matrix = deformation.linear_part(angle, (factors[0], factors[1])) @ self._draw_symmetry(shape)
         field = None
         if settings.elastic > 0:
             field = deformation.spline_field(
                 shape, settings.elastic_grid, rng, settings.elastic, settings.elastic_distribution
             )
         return deformation.sampling_map(shape, (origin[0], origin[1]), matrix, field)
+
+    def _draw_symmetry(self, shape: tuple[int, int]) -> np.ndarray:
+        """Draws flips and turns as a (2, 2) signed permutation of rows and columns.
+
+        albumentations flips a map of a few pixels, not every frame; the steps in the flipped map are the matrix.
+        """
+        steps = np.mgrid[:2, : 2 + (shape[0] != shape[1])].astype(np.float32)
+        steps = self._symmetry(images=steps)["images"]
+        return np.stack([steps[:, 1, 0] - steps[:, 0, 0], steps[:, 0, 1] - steps[:, 0, 0]], axis=1)
 
 
 def _vary_intensity(clip: np.ndarray, settings: Augmentation, rng: np.random.Generator) -> np.ndarray:
@@ -247,19 +249,20 @@ def _vary_intensity(clip: np.ndarray, settings: Augmentation, rng: np.random.Gen
         clip *= factor.astype(np.float32)
         clip += offset.astype(np.float32)
     if settings.noise > 0:
-        clip += np.float32(rng.uniform(0, settings.noise)) * rng.standard_normal(clip.shape, dtype=np.float32)
+        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))  # torch's normals cost a third of numpy's
+        torch.from_numpy(clip).add_(torch.randn(clip.shape, generator=generator), alpha=rng.uniform(0, settings.noise))
     return clip
 
 
-def crop_centre(frame: np.ndarray, balance: Balance, rng: np.random.Generator) -> tuple[float, float] | None:
+def crop_centre(frame: np.ndarray, balance: Balance, rng: np.random.Generator) -> Point | None:
     """Draws the pixel on which to centre a crop.
 
     Args:
-        frame: (H, W) instance labels in the label convention, or int8 semantic classes. Instance labels count as
-            two classes, background and cell; a marker is a cell.
-        balance: "uniform": anywhere. "foreground": with probability 1/2 a random pixel of a cell. "classes": a
-            random pixel of a class that is drawn evenly among those present, background included (as for
-            bright-field nuclei and cytoplasm, MIDL 2019).
+        frame: (H, W) instance labels in the label convention, or int8 semantic classes. Instance labels count
+            as two classes, background and cell; a marker is a cell.
+        balance: "uniform": anywhere. "foreground": with probability 1/2 a random pixel of a cell. "classes":
+            a random pixel of a class that is drawn evenly among those present, background included
+            (bright-field nuclei, MIDL 2019).
         rng: where the draws come from.
 
     Returns:
@@ -269,9 +272,9 @@ def crop_centre(frame: np.ndarray, balance: Balance, rng: np.random.Generator) -
         return None
     if balance == "foreground":
         return _random_pixel(frame, _is_cell, rng)
-    kinds = [_is_class(0), _is_cell]
+    kinds: list[Predicate] = [partial(np.equal, 0), _is_cell]
     if frame.dtype == np.int8:
-        kinds = [_is_class(number) for number in range(int(frame.max()) + 1)]
+        kinds = [partial(np.equal, number) for number in range(int(frame.max()) + 1)]
     present = [kind for kind in kinds if kind(frame).any()]
     return _random_pixel(frame, present[rng.integers(len(present))], rng) if present else None
 
@@ -281,22 +284,16 @@ def _is_cell(values: np.ndarray) -> np.ndarray:
     return (values > 0) | (values < deformation.UNKNOWN)
 
 
-def _is_class(number: int) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda values: values == number
-
-
-def _random_pixel(
-    frame: np.ndarray, wanted: Callable[[np.ndarray], np.ndarray], rng: np.random.Generator
-) -> tuple[float, float] | None:
+def _random_pixel(frame: np.ndarray, wanted: Predicate, rng: np.random.Generator) -> Point | None:
     """A pixel drawn evenly among those wanted; None if there is none."""
     flat = frame.reshape(-1)
-    # The first hit among random pixels is as even as a search of the whole frame, and touches little of the file.
+    # The first hit among random pixels is as even as a search of all of them, and reads little of the file.
     positions = rng.integers(flat.size, size=TRIES)
-    positions = positions[wanted(flat[positions])]
+    positions = positions[wanted(flat[positions])][:1]
     if not len(positions):
         positions = np.flatnonzero(wanted(flat))
-        positions = positions[rng.integers(len(positions), size=1)] if len(positions) else positions
-    if not len(positions):
-        return None
+        if not len(positions):
+            return None
+        positions = rng.choice(positions, 1)
     row, column = divmod(int(positions[0]), frame.shape[1])
     return float(row), float(column)

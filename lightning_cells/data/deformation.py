@@ -1,7 +1,7 @@
 """Smooth deformations of clips: one sampling map says where each pixel of a crop comes from.
 
-A map is ``(2, h, w)`` float32: for every pixel of the crop the row and the column to read, in pixels. Crop, flips,
-rotation, scale and elastic displacement are all one map, so every frame is interpolated once.
+A map is ``(2, h, w)`` float32: for every pixel of the crop the row and the column to read, in pixels. Crop,
+flips, rotation, scale and elastic displacement are all one map, so every frame is interpolated once.
 """
 
 from collections.abc import Sequence
@@ -24,29 +24,32 @@ class Sampling(NamedTuple):
     Attributes:
         rows: rows of the frame to read.
         columns: columns of the frame to read.
-        frames: (2, h, w) float32 map relative to the window, mirrored at the borders of the frame.
-        labels: (2, h, w) float32 map relative to the window; points out of it where the crop leaves the frame.
+        frames: rows and columns in the window, (h, w) float32 each, mirrored at the borders of the frame.
+        labels: the same without mirroring: out of the window where the crop leaves the frame.
     """
 
     rows: slice
     columns: slice
-    frames: np.ndarray
-    labels: np.ndarray
+    frames: tuple[np.ndarray, np.ndarray]
+    labels: tuple[np.ndarray, np.ndarray]
 
 
 @lru_cache(maxsize=32)
 def spline_basis(length: int, control: int) -> np.ndarray:
     """Returns the uniform cubic B-spline basis, sampled at pixel centres.
 
-    The first and last pixel lie on the ends of ``control - 3`` segments; one control point lies outside at either
-    end, as in ITK's B-spline transform.
+    The first and last pixel lie on the ends of ``control - 3`` segments, so one control point lies outside at
+    either end, as in ITK's B-spline transform.
 
     Args:
         length: number of pixels.
         control: number of control points, at least 4.
 
     Returns:
-        (length, control) float32; rows are not negative and sum to one. Shared between calls: do not write to it.
+        (length, control) float32, read-only; rows are not negative and sum to one.
+
+    Raises:
+        ValueError: for fewer than 4 control points.
     """
     if control <= SPLINE_ORDER:
         raise ValueError(f"a cubic B-spline has at least 4 control points, not {control}")
@@ -121,14 +124,14 @@ def sampling_map(
     for axis in range(2):
         down = matrix[axis, 0] * offsets[0] + (origin[axis] + (shape[axis] - 1) / 2)
         across = matrix[axis, 1] * offsets[1]
-        np.add(down[:, None], across[None, :], out=grid[axis], casting="same_kind")
+        np.add.outer(down.astype(np.float32), across.astype(np.float32), out=grid[axis])
     if field is not None:
         grid += np.tensordot(matrix.astype(np.float32), field, axes=1)
     return grid
 
 
 def mirror(coordinates: np.ndarray, length: int) -> np.ndarray:
-    """Folds coordinates into ``[0, length - 1]`` by mirroring at the first and last pixel, as often as it takes."""
+    """Folds coordinates into ``[0, length - 1]``, mirroring at the first and last pixel as often as it takes."""
     last = np.float32(length - 1)
     if last == 0:
         return np.zeros_like(coordinates)
@@ -144,15 +147,14 @@ def sampling(grid: np.ndarray, size: tuple[int, int]) -> Sampling:
         grid: (2, h, w) map into the frame; may point beyond it.
         size: height and width of the frame.
     """
-    windows, inside, plain = [], [], []
+    windows, inside, beyond = [], [], []
     for coordinates, length in zip(grid, size, strict=True):
         folded = mirror(coordinates, length)
         start, stop = int(folded.min()), min(int(folded.max()) + 2, length)
-        shift = np.float32(start)
         windows.append(slice(start, stop))
-        inside.append(folded - shift)
-        plain.append(inside[-1] if folded is coordinates else coordinates - shift)
-    return Sampling(windows[0], windows[1], np.stack(inside), np.stack(plain))
+        inside.append(folded - np.float32(start))
+        beyond.append(inside[-1] if folded is coordinates else coordinates - np.float32(start))
+    return Sampling(windows[0], windows[1], (inside[0], inside[1]), (beyond[0], beyond[1]))
 
 
 def resample_frames(video: np.ndarray, indices: Sequence[int], where: Sampling) -> np.ndarray:
@@ -191,14 +193,6 @@ def resample_labels(video: np.ndarray, indices: Sequence[int], where: Sampling) 
     nearest, _ = cv2.convertMaps(columns, rows, cv2.CV_16SC2, nninterpolation=True)  # round once, not per frame
     out = np.empty((len(indices), *rows.shape), video.dtype)
     for target, index in zip(out, indices, strict=True):
-        window = np.asarray(video[index, where.rows, where.columns])
-        cv2.remap(
-            window,
-            nearest,
-            None,
-            cv2.INTER_NEAREST,
-            dst=target,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=UNKNOWN,
-        )
+        window = video[index, where.rows, where.columns].copy()  # in order: faster than remap's own jumps
+        cv2.remap(window, nearest, np.empty(0), cv2.INTER_NEAREST, target, cv2.BORDER_CONSTANT, borderValue=UNKNOWN)
     return out

@@ -91,7 +91,8 @@ class Population:
         cells, rng, biology = self.cells, self.rng, self.biology
         alive = cells["dying"] < 0
         room = np.clip((biology.crowding - self._coverage()) / 0.15, 0, 1)
-        cells["age"] += np.where(cells["age"] > cells["period"] - MITOSIS, 1, room)  # mitosis does not wait
+        # mitosis does not wait for room, and the dying no longer grow
+        cells["age"] += alive * np.where(cells["age"] > cells["period"] - MITOSIS, 1, room)
         cells["dying"][~alive] += 1
         strikes = rng.random(len(cells)) < biology.death
         calm = (cells["age"] > 4) & (cells["age"] < cells["period"] - MITOSIS)
@@ -193,6 +194,10 @@ class Population:
         due = (cells["age"] >= cells["period"]) & (cells["dying"] < 0)
         mothers = cells[due]
         axis = self.rng.uniform(0, np.pi, len(mothers))
+        # over the field's border one daughter would not be seen: there cells divide along it
+        size = self.high + self.low
+        near = np.minimum(np.abs(mothers["position"]), np.abs(mothers["position"] - size))
+        axis = np.where(near.min(axis=1) < self.biology.radius, np.pi / 2 * near.argmin(axis=1), axis)
         step = np.stack([np.sin(axis), np.cos(axis)], 1) * 0.62 * mothers["adult"][:, None]
         daughters = []
         for sign in (-1, 1):

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from skimage.measure import label as connected
 
+from lightning_cells.data.image_files import MAX_LABEL
 from lightning_cells.data.simulate_population import Population
 from lightning_cells.errors import InputError
 
@@ -159,9 +160,9 @@ def largest_parts(labels: np.ndarray) -> np.ndarray:
 
 def check_labels(highest: int) -> None:
     """Raises InputError if `highest` does not fit the 16 bits of a mask."""
-    if highest > np.iinfo(np.uint16).max:
+    if highest > MAX_LABEL:
         raise InputError(
-            "simulate: more than 65535 labels in one sequence, which 16-bit masks cannot hold: "
+            f"simulate: more than {MAX_LABEL} labels in one sequence, which 16-bit masks cannot hold: "
             "ask for fewer frames, fewer cells or a smaller size"
         )
 

@@ -62,7 +62,9 @@ def grey(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def resample(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resamples cells such that none vanishes: a shrunk cell covers every new pixel that it touches, if that is free.
+    """Resamples cells such that thin ones stay: a shrunk cell covers every new pixel that it touches, if that is free.
+
+    A cell that still has no pixel takes those of others that it touches.
 
     Args:
         labels: (h, w) integers, 0 background, cells positive.

@@ -164,19 +164,20 @@ def _paint_errors(
 
     def of_kind(side: tuple[np.ndarray, dict[int, Kind]], kind: Kind) -> np.ndarray:
         labels, kinds = side
-        return np.isin(labels, [label for label, other in kinds.items() if other == kind]).reshape(labels.shape)
+        return np.isin(labels, [label for label, other in kinds.items() if other == kind])
 
     true_rims, result_rims = rims(truth[0]), rims(result[0])
-    lines = [
+    lines: list[tuple[np.ndarray, Colour]] = [
         (true_rims & of_kind(truth, "matched"), KINDS["matched"]),
         (result_rims & of_kind(result, "unknown"), UNKNOWN),
     ]
-    fill = np.zeros_like(panel)
+    fill, filled = np.zeros_like(panel), np.zeros(panel.shape[:2], bool)
     for kind in ("spurious", "split", "merged", "missed"):
         own, other = of_kind(truth, kind), of_kind(result, kind)
+        filled |= own | other
         fill[own | other] = KINDS[kind]
         lines.append(((true_rims & own) | (result_rims & other), KINDS[kind]))
-    paint(panel, fill.any(axis=2), fill, 0.45)
+    paint(panel, filled, fill, 0.45)
     for where, colour in lines:
         paint(panel, where, colour)
 

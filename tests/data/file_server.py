@@ -19,6 +19,7 @@ class FileServer:
         self.modified: str | None = None
         self.ignores_range = False
         self.ignores_if_range = False
+        self.sends_other_range = False
         self.tells_length = True
         self.chunked = False
         self.resets = False  # break off by a reset instead of an orderly end
@@ -57,6 +58,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
+        if start is not None and state.sends_other_range:
+            start += 1
         self.send_response(200 if start is None else 206)
         for name, value in (("ETag", state.etag), ("Last-Modified", state.modified)):
             if value:

@@ -61,10 +61,11 @@ def test_unknown_normalisation() -> None:
     complaint(lambda: normalise(FRAMES[0], "minmax"), "minmax", "zscore, log_zscore, percentile")
 
 
-def test_halving_takes_block_means() -> None:
-    frame = FRAMES[1][:32, :70]
-    blocks = frame.astype(float).reshape(16, 2, 35, 2).mean(axis=(1, 3))
-    np.testing.assert_allclose(rescale(frame, 0.5), blocks, rtol=1e-6)
+@pytest.mark.parametrize("factor", [2, 4])
+def test_shrinking_takes_block_means(factor: int) -> None:
+    frame = FRAMES[1][:32, :68]
+    blocks = frame.astype(float).reshape(32 // factor, factor, 68 // factor, factor).mean(axis=(1, 3))
+    np.testing.assert_allclose(rescale(frame, 1 / factor), blocks, rtol=1e-6)
 
 
 def test_shrinking_by_an_odd_factor_keeps_the_mean() -> None:

@@ -103,6 +103,15 @@ def test_server_that_ignores_range_is_read_from_the_start(
     assert server.served == [len(CONTENT)]
 
 
+def test_server_that_sends_another_range_is_read_from_the_start(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken_off_once(server, tmp_path / "a.zip", monkeypatch, 300_000)
+    server.sends_other_range = True
+    assert fetch(server.url, tmp_path / "a.zip") is False
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize("validator", ["etag", "weak etag", "date", "size"])
 @pytest.mark.parametrize("ignores_if_range", [False, True])
 def test_changed_file_is_never_joined_to_the_old_part(

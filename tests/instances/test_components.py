@@ -46,13 +46,12 @@ def blobs(seed, size=96, cells=30):
     voronoi[noise < -0.05] = 0
     labels = np.zeros((size, size), np.int32)
     for cell in range(1, cells + 1):
-        # as if the frame went on: a cell cut by the border has no contour there
-        mask = np.pad(voronoi == cell, 3, mode="edge")
-        pieces, _ = ndimage.label(ndimage.binary_erosion(mask, np.ones((3, 3))), np.ones((3, 3)))
+        mask = np.pad(voronoi == cell, 1, mode="edge")  # a cell cut by the border has no contour there
+        pieces, _ = ndimage.label(ndimage.binary_erosion(mask, np.ones((3, 3)))[1:-1, 1:-1], np.ones((3, 3)))
         areas = np.bincount(pieces.ravel())[1:]
         if len(areas) == 0:
             continue
-        shape = ndimage.binary_dilation(pieces == areas.argmax() + 1, np.ones((3, 3)))[3:-3, 3:-3]
+        shape = ndimage.binary_dilation(pieces == areas.argmax() + 1, np.ones((3, 3)))
         if (ndimage.binary_fill_holes(shape) == shape).all():
             labels[shape] = cell
     return labels
@@ -78,11 +77,19 @@ def test_argmax_gives_contour_up_to_the_distance():
     classes[6:9, 6:9] = 1
     classes[7, 7] = 2  # within the interior
     one_hot = np.stack([classes == c for c in range(3)]).astype(np.float32)
-    sizes = {
-        distance: int((ArgmaxDecoder(min_size=1, edge_distance=distance)(one_hot) > 0).sum()) for distance in (1, 2, 3)
-    }
-    # 3x3; 5x5; 5x5 and on each side what is nearer than 3: three pixels at 2 and two at sqrt(5)... in the third ring
-    assert sizes == {1: 9, 2: 25, 3: 25 + 4 * 5}  # noqa: RUF100
+    expected = {1: 9, 2: 25, 2.5: 45, 3: 49, 20: 81}  # the corners of 7x7 are sqrt(8) away from 3x3
+    for distance, size in expected.items():
+        assert (ArgmaxDecoder(min_size=1, edge_distance=distance)(one_hot) > 0).sum() == size
+
+
+def test_what_an_interior_encloses_is_part_of_it():
+    classes = np.zeros((20, 20), int)
+    classes[2:18, 2:18] = 1
+    classes[7:14, 7:14] = 2  # a ring of contour within the cell, and interior within the ring
+    classes[10, 10] = 1
+    one_hot = np.stack([classes == c for c in range(3)]).astype(np.float32)
+    for decoder in (ArgmaxDecoder(min_size=1), ThresholdDecoder(min_size=1)):
+        assert np.bincount(decoder(one_hot).ravel()).tolist() == [144, 256]
 
 
 def test_unsure_contour_parts_cells_by_threshold_only():
@@ -97,7 +104,9 @@ def test_unsure_contour_parts_cells_by_threshold_only():
     assert (parted > 0).sum() == 200  # the contour went back to the cells
     np.testing.assert_array_equal(parted[5:15, 5:15], parted[5, 5])
     np.testing.assert_array_equal(parted[5:15, 15:25], parted[5, 24])
-    assert ThresholdDecoder(edge_threshold=0.4)(frame).max() == 1
+    frame[2, 5:15, 14:16] = 0.25
+    assert ThresholdDecoder(edge_threshold=0.25)(frame).max() == 2  # from the threshold on
+    assert ThresholdDecoder(edge_threshold=0.26)(frame).max() == 1
 
 
 def test_threshold_ignores_contour_in_the_background():

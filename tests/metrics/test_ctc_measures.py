@@ -206,6 +206,16 @@ def test_wrong_kind_of_edge_and_edge_to_delete():
     assert counts.LNK == 0  # an operation can cost more than its edge, the measure stays at zero
 
 
+def test_frames_in_any_order():
+    rng = np.random.default_rng(5)
+    truth, truth_lineage = tidy(draw_truth(rng), rng)
+    result, lineage = tidy(spoil(truth, rng), rng)
+    matcher = CTCMatcher()
+    for t in rng.permutation(len(truth)).tolist():
+        matcher.update(t, result[t], None, truth[t])
+    assert matcher.compute(lineage, truth_lineage) == ours(truth, truth_lineage, {}, result, lineage)
+
+
 def test_perfect_and_empty_results():
     rng = np.random.default_rng(3)
     truth, lineage = tidy(draw_truth(rng), rng)

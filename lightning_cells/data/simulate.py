@@ -1,0 +1,144 @@
+"""Simulated videos with exact truth, written in the layout of the Cell Tracking Challenge.
+
+Every cell of every frame is segmented, labelled and linked to its mother, so nothing has to be downloaded or
+annotated to train, track and measure.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from tqdm import tqdm
+
+from lightning_cells.data.atomic import beside
+from lightning_cells.data.ctc import Lineage, Track, write_image, write_tracks
+from lightning_cells.data.simulate_brightfield import brightfield
+from lightning_cells.data.simulate_fibres import fibres
+from lightning_cells.data.simulate_nuclei import nuclei
+from lightning_cells.errors import InputError
+
+Kind = Literal["nuclei", "brightfield", "fibres"]
+
+SMALLEST_SIDE = 32  # pixels
+SIMULATORS = {"nuclei": nuclei, "brightfield": brightfield, "fibres": fibres}
+ROOM = {"nuclei": 250, "brightfield": 450, "fibres": 80}  # least pixels of the field per starting cell
+
+
+def simulate(
+    out: Path,
+    kind: Kind = "nuclei",
+    sequences: int = 2,
+    frames: int = 24,
+    size: tuple[int, int] = (128, 128),
+    seed: int = 0,
+    cells: int | None = None,
+) -> Path:
+    """Writes a data set of simulated videos.
+
+    ``OUT/01/tNNN.tif`` are the frames (uint16), ``OUT/01_GT/SEG/man_segNNN.tif`` and
+    ``OUT/01_GT/TRA/man_trackNNN.tif`` the instance labels of all cells (the same pixels in both),
+    ``OUT/01_GT/TRA/man_track.txt`` the lineage, and for bright-field ``OUT/01_GT/SEM/man_semNNN.tif`` the classes
+    0 background, 1 nucleus, 2 cytoplasm.
+
+    Sequence k depends on the seed, the kind, k, the size and the number of cells, and on nothing else: asking for
+    more sequences or more frames changes none of those that were there before.
+
+    Args:
+        out: folder to make; it may exist if it is empty.
+        kind: ``"nuclei"``, fluorescent nuclei that divide and touch; ``"brightfield"``, unstained adherent cells
+            with nucleus and cytoplasm; ``"fibres"``, sections of muscle, where the frames are unrelated images.
+        sequences: number of videos, 1..99.
+        frames: frames per video, >= 1.
+        size: (H, W) in pixels, each >= 32.
+        seed: >= 0.
+        cells: cells in the field at the start; None for a number that grows with its area (14 nuclei, 17
+            bright-field cells or 45 fibres in 128 x 128 pixels).
+
+    Returns:
+        `out`.
+
+    Raises:
+        InputError: if an argument is out of range, or `out` exists and is not empty, or cannot be made. Nothing is
+            left in `out` then, nor after an interruption.
+    """
+    out = Path(out)
+    _check(kind, sequences, frames, size, seed, cells)
+    progress = tqdm(total=sequences * frames, desc=f"simulating {kind}", unit="frame", disable=None, leave=False)
+    with progress, _whole(out) as partial:
+        for number in range(1, sequences + 1):
+            # the kind's letters are part of the seed, so kinds do not share their random numbers
+            rng = np.random.default_rng([seed, *kind.encode(), number])
+            video = SIMULATORS[kind](rng, frames, size, cells)
+            lineage: Lineage = {}
+            for frame, simulated in enumerate(video):
+                name = f"{frame:0{max(3, len(str(frames - 1)))}d}.tif"
+                truth = partial / f"{number:02d}_GT"
+                labels = simulated.labels.astype(np.uint16)
+                write_image(partial / f"{number:02d}" / f"t{name}", simulated.image)
+                write_image(truth / "SEG" / f"man_seg{name}", labels)
+                write_image(truth / "TRA" / f"man_track{name}", labels)
+                if simulated.classes is not None:
+                    write_image(truth / "SEM" / f"man_sem{name}", simulated.classes)
+                _extend(lineage, frame, labels, simulated.parents)
+                progress.update()
+            write_tracks(truth / "TRA" / "man_track.txt", lineage)
+    return out
+
+
+def _extend(lineage: Lineage, frame: int, labels: np.ndarray, parents: dict[int, int]) -> None:
+    """Adds what one frame shows to the lineage: tracks are read off the labels, so they cannot disagree."""
+    for label in np.unique(labels[labels > 0]).tolist():
+        known = lineage.get(label)
+        if known is None:
+            lineage[label] = Track(label, frame, frame, parents.get(label, 0))
+        else:
+            lineage[label] = known._replace(end=frame)
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """Gives a hidden folder that becomes `out` at the end, or is removed on an error."""
+    try:
+        exists = out.exists()
+        if exists and any(out.iterdir()):
+            raise InputError(f"{out}: is not empty: choose another folder, or remove this one first")
+        # an empty folder that exists may be somebody's working directory or a mount: it is filled, not replaced
+        partial = beside(out / "simulation" if exists else out)
+        partial.mkdir(parents=True)
+    except NotADirectoryError:
+        raise InputError(f"{out}: is not a folder: choose another name") from None
+    except OSError as error:
+        raise InputError(f"{out}: cannot be made ({error.strerror}): choose another folder") from None
+    try:
+        yield partial
+        if not exists:
+            if out.exists():
+                raise InputError(f"{out}: was made by somebody else meanwhile: choose another folder")
+            partial.rename(out)
+        else:
+            for folder in sorted(partial.iterdir(), reverse=True):  # truth before its frames
+                folder.rename(out / folder.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check(kind: str, sequences: int, frames: int, size: tuple[int, int], seed: int, cells: int | None) -> None:
+    """Raises InputError for what cannot be simulated."""
+    if kind not in SIMULATORS:
+        raise InputError(f"simulate: kind is '{kind}': choose one of {', '.join(get_args(Kind))}")
+    if not 1 <= sequences <= 99:
+        raise InputError(f"simulate: sequences is {sequences}: give 1 to 99, for the names 01 to 99")
+    if frames < 1:
+        raise InputError(f"simulate: frames is {frames}: give 1 or more")
+    if len(size) != 2 or min(size) < SMALLEST_SIDE:
+        raise InputError(
+            f"simulate: size is {' x '.join(map(str, size))}: give height and width of {SMALLEST_SIDE} or more"
+        )
+    if seed < 0:
+        raise InputError(f"simulate: seed is {seed}: give 0 or more")
+    most = size[0] * size[1] // ROOM[kind]
+    if cells is not None and not 1 <= cells <= most:
+        raise InputError(f"simulate: cells is {cells}: {size[0]} x {size[1]} pixels have room for 1 to {most}")
