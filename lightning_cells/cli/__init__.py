@@ -81,7 +81,8 @@ def _runner(verb: str) -> Callable[[list[str]], int]:
         chosen = parser.parse_args(rest)
         if chosen.output_dir:
             os.environ[HOME_VARIABLE] = os.path.abspath(chosen.output_dir)
-        return module.run(chosen) or 0
+        module.run(chosen)
+        return 0
 
     return run
 

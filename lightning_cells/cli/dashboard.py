@@ -1,6 +1,6 @@
 """Opens MLflow's pages on the project's runs, on this machine only.
 
-  lightning-cells dashboard --port 5001
+lightning-cells dashboard --port 5001
 """
 
 import argparse
@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=5000, metavar="P", help="(default: %(default)s)")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Runs MLflow's server in the foreground, bound to 127.0.0.1, until it is interrupted."""
     from mlflow import MlflowClient
 
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     uri = tracking_uri()
     if uri.startswith(("http:", "https:")):
         print(f"MLFLOW_TRACKING_URI is a server that already shows its runs: open {uri}")
-        return 0
+        return
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

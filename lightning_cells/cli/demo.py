@@ -10,6 +10,10 @@ import argparse
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _MEASURES = ("SEG", "DET", "TRA")
 
@@ -26,8 +30,10 @@ def run(args: argparse.Namespace) -> None:
 
     from lightning_cells.cli.training import TrainingCLI
     from lightning_cells.data.simulate import simulate
-    from lightning_cells.experiments.baselines import classical_results
-    from lightning_cells.experiments.montage import save_png, track_picture
+    from lightning_cells.experiments.baselines import SPLITS, classical_results
+    from lightning_cells.experiments.checkpoints import Checkpoints
+    from lightning_cells.experiments.mlflow import RunLogger
+    from lightning_cells.experiments.montage import save_png
     from lightning_cells.metrics.evaluate import evaluate
     from lightning_cells.paths import output_dir
 
@@ -39,24 +45,22 @@ def run(args: argparse.Namespace) -> None:
         simulate(videos, sequences=10, seed=args.seed)
 
     shared = ["-c", "conf/data/simulated.yaml", "-c", "conf/trainer/cpu.yaml", "--data.root", str(videos)]
-    fitted = TrainingCLI(
-        ["fit", "-c", "conf/method/ulstm/tiny.yaml", *shared]
-        + ["--seed_everything", str(args.seed), "--trainer.max_epochs", str(args.epochs)]
-    )
-    run_id = fitted.trainer.logger.run_id
-    best = fitted.trainer.checkpoint_callback.best_model_path
+    training = ["--seed_everything", str(args.seed), "--trainer.max_epochs", str(args.epochs)]
+    fitted = TrainingCLI(["fit", "-c", "conf/method/ulstm/tiny.yaml", *shared, *training])
+    logger, checkpoints = fitted.trainer.logger, fitted.trainer.checkpoint_callback
+    assert isinstance(logger, RunLogger)
+    assert isinstance(checkpoints, Checkpoints)
+    run_id, best = logger.run_id, checkpoints.best
     results = home / "results"
-    TrainingCLI(["predict", *shared, "--ckpt_path", best, "--results.folder", str(results / "ulstm")])
+    TrainingCLI(["predict", *shared, "--ckpt_path", str(best), "--results.folder", str(results / "ulstm")])
 
     truth = videos / "10_GT"
     rows = {"U-LSTM, tiny": evaluate(results / "ulstm" / "10_RES", truth)}
-    for name, split in (("Otsu, components", "components"), ("Otsu, watershed", "watershed")):
-        folder = classical_results(videos, "10", results / split, split)
-        rows[name] = evaluate(folder, truth)
+    for split in SPLITS:
+        rows[f"Otsu, {split}"] = evaluate(classical_results(videos, "10", results / split, split), truth)
     picture = home / "tracked.png"
-    save_png(picture, track_picture(*_tracked(videos / "10", results / "ulstm" / "10_RES")))
+    save_png(picture, _picture(videos / "10", results / "ulstm" / "10_RES"))
 
-    logger = fitted.trainer.logger
     for measure in _MEASURES:
         logger.experiment.log_metric(run_id, f"test/{measure}", rows["U-LSTM, tiny"].as_dict()[measure])
     logger.experiment.log_artifact(run_id, str(picture))
@@ -72,14 +76,14 @@ def run(args: argparse.Namespace) -> None:
     print("Dashboard  make dashboard   (or: lightning-cells dashboard), then open the address it prints")
 
 
-def _tracked(frames: Path, result: Path) -> tuple[list, list]:
-    """All frames of a video and their track labels."""
-    from lightning_cells.data.ctc import frame_paths, read_frame, read_mask
+def _picture(frames: Path, result: Path) -> "np.ndarray":
+    """A sheet of tracked frames, (H, W, 3) uint8."""
+    from lightning_cells.data.ctc import frame_paths, read_frame, read_mask, read_tracks
+    from lightning_cells.experiments.montage import track_picture
 
-    return (
-        [read_frame(path) for path in frame_paths(frames).values()],
-        [read_mask(path) for path in frame_paths(result, "mask").values()],
-    )
+    images = [read_frame(path) for path in frame_paths(frames).values()]
+    labels = [read_mask(path) for path in frame_paths(result, "mask").values()]
+    return track_picture(images, labels, lineage=read_tracks(result / "res_track.txt"))
 
 
 def _short(path: str | Path) -> str:

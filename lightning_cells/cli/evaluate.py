@@ -1,7 +1,7 @@
 """Compares a result folder with the truth by the measures of the Cell Tracking Challenge.
 
-  lightning-cells evaluate outputs/predictions/simulated/09_RES data/simulated/09_GT
-  lightning-cells evaluate 01_RES 01_GT --frames 45 65 --json
+lightning-cells evaluate outputs/predictions/simulated/09_RES data/simulated/09_GT
+lightning-cells evaluate 01_RES 01_GT --frames 45 65 --json
 """
 
 import argparse

@@ -39,7 +39,8 @@ def explain(message: str, options: Iterable[str]) -> str:
     if found := _NO_METHOD.search(message):
         methods = {method.__name__ for method in _methods()}
         wrong = f"'{found['name']}' is no method: " if found["name"] else "no method is chosen: "
-        return f"model: {wrong}give -c conf/method/NAME/tiny.yaml, or --model NAME with one of {', '.join(sorted(methods))}"
+        names = ", ".join(sorted(methods))
+        return f"model: {wrong}give -c conf/method/NAME/tiny.yaml, or --model NAME with one of {names}"
     if found := _NO_CLASS.search(message):
         return f"{found['key']}: '{found['name']}' is no class: give its import path"
     if found := _WITHIN.search(message) or _VALUE.search(message):
@@ -61,4 +62,4 @@ def _methods() -> list[type[CellMethod]]:
     def below(kind: type[CellMethod]) -> list[type[CellMethod]]:
         return [kind, *(deeper for sub in kind.__subclasses__() for deeper in below(sub))]
 
-    return below(CellMethod)[1:]
+    return below(CellMethod)[1:]  # type: ignore[type-abstract]

@@ -1,7 +1,7 @@
 """Writes simulated videos with exact truth, in Cell Tracking Challenge layout.
 
-  lightning-cells simulate data/simulated --sequences 10
-  lightning-cells simulate data/fibres --kind fibres --frames 8 --size 256 256
+lightning-cells simulate data/simulated --sequences 10
+lightning-cells simulate data/fibres --kind fibres --frames 8 --size 256 256
 """
 
 import argparse
@@ -10,7 +10,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument("out", metavar="OUT", type=Path, help="folder to write: OUT/01, OUT/01_GT/SEG, OUT/01_GT/TRA, ...")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder to write: OUT/01, OUT/01_GT/SEG, OUT/01_GT/TRA")
     parser.add_argument(
         "--kind",
         choices=("nuclei", "brightfield", "fibres"),

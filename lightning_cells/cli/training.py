@@ -35,7 +35,7 @@ class Parser(LightningArgumentParser):
 
 
 def _subparsers(parser: LightningArgumentParser) -> list[LightningArgumentParser]:
-    subcommands = parser._subcommands_action  # type: ignore[attr-defined]
+    subcommands = parser._subcommands_action
     return list(subcommands.choices.values()) if subcommands else []
 
 

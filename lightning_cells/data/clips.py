@@ -1,6 +1,7 @@
 """Requests -> tensors: the data sets behind the training and evaluation loaders."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence as Seq
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence as Seq
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +10,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_cells.data.augment import Balance, ClipAugmentation, crop_centre
-from lightning_cells.data.ctc import Lineage
 from lightning_cells.data.sampling import ChunkRequest, ClipRequest
 from lightning_cells.data.sequence import Sequence
 from lightning_cells.data.targets import cell_ids

@@ -1,18 +1,20 @@
 """Classical pipelines, to be shown beside what a network reaches."""
 
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 from lightning_cells.data.ctc import ResultWriter, find_sequence, read_frame
-from lightning_cells.instances.classical import otsu
+from lightning_cells.instances.classical import Split, otsu
 from lightning_cells.instances.linking import OverlapLinker
+
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 def classical_results(
     root: Path,
     name: str,
     out: Path,
-    split: Literal["components", "watershed"],
+    split: Split,
     frames: tuple[int, int] | None = None,
 ) -> Path:
     """Segments a video by Otsu's threshold on the log image, links by overlap, and writes a result folder.

@@ -59,7 +59,6 @@ class RunLogger(MLFlowLogger):
             self._experiment_id = open_experiment(self._mlflow_client, self._experiment_name).experiment_id
         return MLFlowLogger.experiment.fget(self)  # type: ignore[attr-defined]
 
-
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Logs numbers; a measure that could not be computed (NaN) leaves a gap in its curve."""
         super().log_metrics({name: value for name, value in metrics.items() if not math.isnan(value)}, step)

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_cells.data.clips import Chunk
-from lightning_cells.data.ctc import ResultWriter
+from lightning_cells.data.ctc import Lineage, ResultWriter
 from lightning_cells.methods import Tracked
 from lightning_cells.paths import output_dir
 
@@ -25,6 +25,7 @@ class ResultFolders(Callback):
     def __init__(self, folder: str | None = None) -> None:
         self._folder = folder
         self._writer: ResultWriter | None = None
+        self._lineage: Lineage = {}
         self._open = ExitStack()
 
     def on_predict_batch_end(
@@ -38,7 +39,8 @@ class ResultFolders(Callback):
     ) -> None:
         """Writes the frames of a chunk."""
         chunk, tracked = batch, outputs
-        assert isinstance(chunk, Chunk) and isinstance(tracked, Tracked)
+        assert isinstance(chunk, Chunk)
+        assert isinstance(tracked, Tracked)
         if not tracked.labels:
             return
         if chunk.first:
@@ -47,9 +49,14 @@ class ResultFolders(Callback):
         assert self._writer is not None
         for number, labels in zip(chunk.numbers, tracked.labels, strict=True):
             self._writer.write(number, labels)
+        self._lineage = tracked.lineage
         if chunk.last:
-            self._writer.finish(tracked.lineage)
-            self._open.close()
+            self._finish()
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Completes a video of which `limit_predict_batches` let only a part through."""
+        if self._writer is not None:
+            self._finish()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Says where the results are."""
@@ -57,7 +64,14 @@ class ResultFolders(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Takes back the video under way."""
+        self._writer = None
         self._open.__exit__(type(exception), exception, exception.__traceback__)
+
+    def _finish(self) -> None:
+        assert self._writer is not None
+        self._writer.finish(self._lineage)
+        self._writer = None
+        self._open.close()
 
     def folder(self, trainer: Trainer) -> Path:
         """Folder of all results of this prediction."""

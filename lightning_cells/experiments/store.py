@@ -29,9 +29,9 @@ def open_experiment(client: MlflowClient, name: str) -> Experiment:
         experiment = client.get_experiment_by_name(name)
         if experiment is not None and experiment.lifecycle_stage == "deleted":
             client.restore_experiment(experiment.experiment_id)
-        if experiment is None:
-            client.create_experiment(name, artifact_location=_artifacts(client), tags=_KIND)
-        return client.get_experiment_by_name(name)
+        if experiment is not None:
+            return experiment
+        return client.get_experiment(client.create_experiment(name, _artifacts(client), _KIND))
 
 
 def _artifacts(client: MlflowClient) -> str | None:

@@ -16,6 +16,8 @@ from skimage.segmentation import watershed
 
 from lightning_cells.errors import InputError
 
+Split = Literal["components", "watershed"]
+
 NOISE_BLUR = 0.5  # pixels; more merges neighbours, less lets noise through
 DISTANCE_BLUR = 1.0  # pixels; smooths the distance map, whose pixel steps would be maxima of their own
 DEPTH = 0.1  # pixels; a maximum of the distance map that rises less above its surroundings is no cell
@@ -23,7 +25,7 @@ DEPTH = 0.1  # pixels; a maximum of the distance map that rises less above its s
 
 def otsu(
     frame: np.ndarray,
-    split: Literal["components", "watershed"] = "components",
+    split: Split = "components",
     log: bool = True,
     min_size: int = 20,
 ) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_cells.data.clips import Chunk, Target
 from lightning_cells.data.ctc import Lineage, clip_lineage
@@ -51,7 +51,8 @@ class CellMethod(LightningModule, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self.measures = nn.ModuleDict({"val": CTCMeasures(), "test": CTCMeasures()})
+        self.val_measures = CTCMeasures()
+        self.test_measures = CTCMeasures()
         self._video: Video | None = None
         self._matcher = CTCMatcher()
         self._scored: tuple[Sequence, int] | None = None  # a video under way and how many of its frames were seen
@@ -81,13 +82,13 @@ class CellMethod(LightningModule, ABC):
             "data": {"normalisation": data.normalisation, "scale": data.scale},
         }
 
-    def validation_step(self, chunk: Chunk, batch_idx: int) -> Tracked:
+    def validation_step(self, chunk: Chunk, batch_idx: int) -> Tracked:  # type: ignore[override]
         """Tracks a chunk and compares it with the truth."""
-        return self._score(chunk, "val")
+        return self._score(chunk, self.val_measures)
 
-    def test_step(self, chunk: Chunk, batch_idx: int) -> Tracked:
+    def test_step(self, chunk: Chunk, batch_idx: int) -> Tracked:  # type: ignore[override]
         """Tracks a chunk and compares it with the truth."""
-        return self._score(chunk, "test")
+        return self._score(chunk, self.test_measures)
 
     def predict_step(self, chunk: Chunk, batch_idx: int) -> Tracked:
         """Tracks a chunk."""
@@ -98,13 +99,13 @@ class CellMethod(LightningModule, ABC):
 
     def on_validation_epoch_end(self) -> None:
         """Logs the Cell Tracking Challenge measures, pooled over all validation videos and processes."""
-        self._log_measures("val")
+        self._log_measures(self.val_measures, "val")
 
     def on_test_epoch_end(self) -> None:
         """Logs the Cell Tracking Challenge measures, pooled over all test videos and processes."""
-        self._log_measures("test")
+        self._log_measures(self.test_measures, "test")
 
-    def _score(self, chunk: Chunk, stage: str) -> Tracked:
+    def _score(self, chunk: Chunk, measures: CTCMeasures) -> Tracked:
         if chunk.first:
             self._matcher = CTCMatcher()
         tracked = self.predict_step(chunk, 0)
@@ -113,21 +114,20 @@ class CellMethod(LightningModule, ABC):
         if tracked.labels:
             self._scored = (chunk.sequence, chunk.start + len(tracked.labels))
         if chunk.last:
-            self._close(stage)
+            self._close(measures)
         return tracked
 
-    def _close(self, stage: str) -> None:
+    def _close(self, measures: CTCMeasures) -> None:
         """Adds the video under way to the measures, as far as it was seen."""
         if self._scored is None or self._video is None:
             return
         sequence, seen = self._scored
         truth = clip_lineage(sequence.lineage, sequence.numbers[0], sequence.numbers[seen - 1] + 1)
-        self.measures[stage].update(self._matcher.compute(self._video.lineage, truth))
+        measures.update(self._matcher.compute(self._video.lineage, truth))
         self._scored = None
 
-    def _log_measures(self, stage: str) -> None:
-        self._close(stage)  # limit_val_batches may have cut it short
-        measures = self.measures[stage]
+    def _log_measures(self, measures: CTCMeasures, stage: str) -> None:
+        self._close(measures)  # limit_val_batches may have cut it short
         if not self.trainer.sanity_checking:
             for name, value in measures.compute().items():
                 self.log(f"{stage}/{name}", value, prog_bar=name == "SEG")

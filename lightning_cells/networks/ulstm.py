@@ -105,9 +105,7 @@ class ULSTM(nn.Module):
         if kernel < 1 or kernel % 2 == 0:
             raise InputError(f"kernel {kernel} of the U-LSTM: use an odd number, such as 3")
         if not channels or min(channels) < 1:
-            raise InputError(
-                f"channels {tuple(channels)} of the U-LSTM: give a positive width for each level"
-            )
+            raise InputError(f"channels {tuple(channels)} of the U-LSTM: give a positive width for each level")
         if temporal not in ("recurrent", "single-frame"):
             raise InputError(f"temporal {temporal!r} of the U-LSTM: use recurrent or single-frame")
         if bn_eval not in ("running", "batch"):

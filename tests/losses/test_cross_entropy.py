@@ -53,9 +53,7 @@ def test_three_classes_equal_a_loop_over_pixels():
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), WEIGHTS, (0.0, 1.0, 2.0)])
 def test_three_classes_equal_torch_in_value_and_gradient(weights):
     logits, target = batch()
-    expected = F.cross_entropy(
-        logits.transpose(1, 2), target.long(), weight=torch.tensor(weights), ignore_index=-1
-    )
+    expected = F.cross_entropy(logits.transpose(1, 2), target.long(), weight=torch.tensor(weights), ignore_index=-1)
     loss = ThreeClassLoss(weights)(logits, target)
     torch.testing.assert_close(loss, expected)
     (got,) = torch.autograd.grad(loss, logits)
@@ -66,9 +64,7 @@ def test_three_classes_equal_torch_in_value_and_gradient(weights):
 
 def test_without_weights_both_ways_to_normalise_agree():
     logits, target = batch()
-    torch.testing.assert_close(
-        ThreeClassLoss(normalize="pixels")(logits, target), ThreeClassLoss()(logits, target)
-    )
+    torch.testing.assert_close(ThreeClassLoss(normalize="pixels")(logits, target), ThreeClassLoss()(logits, target))
 
 
 @pytest.mark.parametrize("normalize", ["weights", "pixels"])

@@ -106,9 +106,7 @@ def test_any_frame_size_and_state_shapes():
     logits, state = network(torch.randn(2, 3, 1, 67, 53))
     assert logits.shape == (2, 3, 3, 67, 53)
     sizes = [(67, 53), (34, 27), (17, 14), (9, 7)]
-    assert [tuple(h.shape) for h, _ in state] == [
-        (2, width, *size) for width, size in zip(SMALL, sizes, strict=True)
-    ]
+    assert [tuple(h.shape) for h, _ in state] == [(2, width, *size) for width, size in zip(SMALL, sizes, strict=True)]
     assert all(h.shape == c.shape for h, c in state)
 
 
@@ -140,9 +138,7 @@ def test_lanes_are_reset_on_every_level():
 @pytest.mark.parametrize("norm", ["none", "group", "layer"])
 @pytest.mark.parametrize("temporal", ["recurrent", "single-frame"])
 def test_gradient_reaches_every_parameter(norm, temporal):
-    network = small(
-        norm=norm, temporal=temporal
-    ).double()  # in single precision a bias before a norm shows noise
+    network = small(norm=norm, temporal=temporal).double()  # in single precision a bias before a norm shows noise
     logits, _ = network(torch.randn(2, 3, 1, 24, 24, dtype=torch.float64))
     (logits * torch.randn_like(logits)).sum().backward()
     for name, parameter in network.named_parameters():

@@ -1,0 +1,402 @@
+import os
+import pickle
+import random
+import tracemalloc
+
+import albumentations as A
+import numpy as np
+import pytest
+import torch
+from jsonargparse import CLI
+from scipy.ndimage import gaussian_filter
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_cells.data.augment import Augmentation, ClipAugmentation, crop_centre
+from lightning_cells.errors import InputError
+
+PLAIN = {"flip": False, "rot90": False}
+WILD = {"rotation": 180, "scale": (0.7, 1.4), "stretch": (0.8, 1.2), "elastic": 10}
+EVERYTHING = Augmentation(
+    crop=32,
+    **WILD,
+    intensity_scale=(0.5, 1.5),
+    intensity_shift=0.3,
+    gamma=(0.7, 1.3),
+    frame_jitter=0.1,
+    noise=0.2,
+    blur=1.0,
+)
+
+
+@pytest.fixture
+def video():
+    """Frames, labels of all kinds, and classes of a video of 5 frames of 60 x 70 pixels."""
+    rng = np.random.default_rng(0)
+    frames = rng.normal(size=(5, 60, 70)).astype(np.float16)
+    labels = rng.choice([-9, -2, -1, 0, 3, 70_000], (5, 60, 70)).astype(np.int32)
+    classes = rng.integers(-1, 3, (5, 60, 70), np.int8)
+    return frames, labels, classes
+
+
+def same(one, other) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+# --- crop, flips and turns
+
+
+@pytest.mark.parametrize("indices", [[0, 1, 2], [4, 2, 0], [3]])
+def test_a_plain_crop_is_a_slice_of_the_frames_asked_for(video, indices):
+    clip = ClipAugmentation(Augmentation(crop=16, **PLAIN))(*video, indices, (30, 41), 0)
+    rows, columns = slice(22, 38), slice(33, 49)
+    assert [array.dtype for array in clip] == [np.float32, np.int32, np.int8]
+    for found, whole in zip(clip, video, strict=True):
+        assert found.flags.c_contiguous
+        assert np.array_equal(found, whole[indices, rows, columns])
+
+
+@pytest.mark.parametrize(("centre", "corner"), [((0, 69), (0, 54)), ((59, 0), (44, 0)), ((8.4, 8), (0, 0))])
+def test_a_crop_at_the_border_moves_inwards(video, centre, corner):
+    clip = ClipAugmentation(Augmentation(crop=16, **PLAIN))(*video, [1], centre, 0)
+    row, column = corner
+    assert np.array_equal(clip[1][0], video[1][1, row : row + 16, column : column + 16])
+
+
+def test_without_a_centre_every_place_within_the_frame_is_drawn():
+    place = np.arange(6 * 7, dtype=np.int32).reshape(1, 6, 7)
+    cut = ClipAugmentation(Augmentation(crop=4, **PLAIN))
+    corners = [
+        int(cut(np.zeros((1, 6, 7), np.float32), place, None, [0], None, seed)[1][0, 0, 0]) for seed in range(300)
+    ]
+    assert set(corners) == {row * 7 + column for row in range(3) for column in range(4)}
+    assert max(np.bincount(corners)) < 60  # 25 expected
+
+
+def arrangements(settings: Augmentation, image: np.ndarray, draws: int = 400) -> dict[bytes, int]:
+    change = ClipAugmentation(settings)
+    counts: dict[bytes, int] = {}
+    for seed in range(draws):
+        frames, labels, _ = change(image[None].astype(np.float32), image[None], None, [0], None, seed)
+        assert np.array_equal(frames, labels)
+        counts[labels.tobytes()] = counts.get(labels.tobytes(), 0) + 1
+    return counts
+
+
+def test_flips_and_turns_reach_all_eight_arrangements_evenly():
+    # albumentations' own set_random_seed gives every transform the same stream: it reaches only four
+    image = np.arange(25, dtype=np.int32).reshape(5, 5)
+    expected = {np.rot90(side, k).tobytes() for side in (image, image[:, ::-1]) for k in range(4)}
+    counts = arrangements(Augmentation(crop=5), image)
+    assert set(counts) == expected
+    assert min(counts.values()) > 25
+    assert max(counts.values()) < 80
+
+
+def test_frames_that_are_not_square_keep_their_shape():
+    image = np.arange(15, dtype=np.int32).reshape(3, 5)
+    turned = {image.tobytes(), image[::-1, ::-1].tobytes()}
+    assert set(arrangements(Augmentation(crop=None, flip=False), image)) == turned
+    flipped = {image[::-1].tobytes(), image[:, ::-1].tobytes()}
+    assert set(arrangements(Augmentation(crop=None), image)) == turned | flipped
+    assert set(arrangements(Augmentation(crop=None, rot90=False), image)) == turned | flipped
+    assert len(arrangements(Augmentation(crop=None, rot90=False, flip=False), image)) == 1
+
+
+def test_a_small_frame_is_mirrored_out_and_its_surroundings_are_unknown():
+    rng = np.random.default_rng(0)
+    frames = rng.normal(size=(2, 10, 30)).astype(np.float32)
+    labels = rng.integers(0, 9, (2, 10, 30), np.int32)
+    clip, ids, classes = ClipAugmentation(Augmentation(crop=24, **PLAIN))(
+        frames, labels, labels.astype(np.int8), [0, 1], None, 1
+    )
+    rows = np.flatnonzero((ids[0] != -1).any(axis=1))
+    assert len(rows) == 10
+    before, after = rows[0], 23 - rows[-1]
+    assert before > 0
+    assert after > 0
+    assert (ids[:, :before] == -1).all()
+    assert np.array_equal(ids, classes)
+    mirrored = np.pad(frames, ((0, 0), (before, after), (0, 0)), mode="reflect")
+    places = [np.array_equal(mirrored[:, :, column : column + 24], clip) for column in range(7)]
+    assert sum(places) == 1
+    assert np.array_equal(ids[:, rows], labels[:, :, places.index(True) :][:, :, :24])
+
+
+# --- one geometry for the whole clip
+
+
+def test_frames_labels_and_classes_move_together_in_all_frames():
+    rows, columns = np.mgrid[:90, :100]
+    labels = np.stack([rows, columns, rows, columns]).astype(np.int32)
+    classes = (labels % 100).astype(np.int8)
+    change = ClipAugmentation(Augmentation(crop=48, **WILD))
+    for seed in range(5):
+        frames, ids, kinds = change(labels.astype(np.float32), labels, classes, [0, 1, 2, 3], None, seed)
+        assert np.array_equal(frames[:2], frames[2:])
+        assert np.array_equal(ids[:2], ids[2:])
+        known = ids >= 0
+        assert known.any()
+        assert np.array_equal(known, np.broadcast_to(known[0], known.shape))
+        assert np.abs(frames - ids)[known].max() < 0.55  # nearest pixel against linear interpolation of a ramp
+        assert np.array_equal(kinds[known], ids[known].astype(np.int8))
+        assert (kinds[~known] == -1).all()
+
+
+def test_deformed_labels_are_of_the_ids_that_were_there(video):
+    change = ClipAugmentation(Augmentation(crop=48, **WILD))
+    found = np.stack([change(*video, [0, 3], None, seed)[1] for seed in range(10)])
+    assert set(np.unique(found)) == {-9, -2, -1, 0, 3, 70_000}
+
+
+def test_what_is_none_stays_none(video):
+    clip, labels, classes = ClipAugmentation(EVERYTHING)(video[0], None, None, [0], None, 0)
+    assert clip.shape == (1, 32, 32)
+    assert labels is None
+    assert classes is None
+
+
+def test_a_large_memory_mapped_video_is_not_copied(tmp_path):
+    frames = np.memmap(tmp_path / "frames.raw", np.float16, "w+", shape=(3, 2048, 2048))
+    labels = np.memmap(tmp_path / "labels.raw", np.int32, "w+", shape=(3, 2048, 2048))
+    change = ClipAugmentation(Augmentation(crop=64, **WILD))
+    change(frames, labels, None, [0, 2], None, 0)
+    tracemalloc.start()
+    change(frames, labels, None, [0, 2], None, 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+# --- a pure function of the seed
+
+
+def test_equal_seeds_agree_and_others_differ(video):
+    one, two = ClipAugmentation(EVERYTHING), ClipAugmentation(EVERYTHING)
+    first = one(*video, [0, 1], None, 7)
+    one(*video, [3], (5, 5), 8)
+    assert same(first, one(*video, [0, 1], None, 7))
+    assert same(first, two(*video, [0, 1], None, 7))
+    assert same(first, pickle.loads(pickle.dumps(one))(*video, [0, 1], None, 7))
+    assert len({one(*video, [0, 1], None, seed)[0].tobytes() for seed in range(50)}) == 50
+
+
+def test_global_generators_neither_matter_nor_move(video):
+    change = ClipAugmentation(EVERYTHING)
+    first = change(*video, [0], None, 1)
+    random.seed(3)
+    np.random.seed(3)  # noqa: NPY002
+    torch.manual_seed(3)
+    before = random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state()  # noqa: NPY002
+    assert same(first, change(*video, [0], None, 1))
+    after = random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state()  # noqa: NPY002
+    assert before[:2] == after[:2]
+    assert torch.equal(before[2], after[2])
+
+
+def test_the_input_is_not_changed(video):
+    copies = [array.copy() for array in video]
+    frames = video[0].astype(np.float32)
+    ClipAugmentation(EVERYTHING)(*video, [0, 1], None, 0)
+    ClipAugmentation(Augmentation(crop=None, noise=1, intensity_shift=1))(frames, None, None, [0, 1], None, 0)
+    assert same(video, copies)
+    assert np.array_equal(frames, copies[0])
+
+
+class Seeded(Dataset):
+    def __init__(self, video):
+        self.video, self.change = video, ClipAugmentation(EVERYTHING)
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, seed):
+        return tuple(map(torch.from_numpy, self.change(*self.video, [0, 1], None, seed)))
+
+
+def test_workers_and_epochs_give_what_the_seeds_say(video):
+    data = Seeded(video)
+    loader = DataLoader(data, batch_size=None, num_workers=2, persistent_workers=True)
+    for _ in range(2):
+        samples = list(loader)
+        assert len({frames.numpy().tobytes() for frames, _, _ in samples}) == 8
+        assert all(same(sample, data[seed]) for seed, sample in enumerate(samples))
+
+
+def test_our_draws_are_not_those_of_a_caller_with_the_same_seed():
+    # a caller who centres on a cell whenever its first draw is above 1/2 must not thereby choose the angle
+    column = np.mgrid[:65, :65][1][None].astype(np.float32)
+    change = ClipAugmentation(Augmentation(crop=65, **PLAIN, rotation=90))
+    seeds = [seed for seed in range(200) if np.random.default_rng(seed).random() > 0.5]
+    clockwise = [
+        bool(np.diff(change(column, None, None, [0], (32, 32), seed)[0][0, 31:34, 32]).mean() > 0) for seed in seeds
+    ]
+    assert 0.3 < np.mean(clockwise) < 0.7
+
+
+# --- intensities
+
+
+def intensity(clip: np.ndarray, seed: int = 0, **settings) -> np.ndarray:
+    frames = ClipAugmentation(Augmentation(crop=None, **PLAIN, **settings))(
+        clip, None, None, range(len(clip)), None, seed
+    )[0]
+    return frames.astype(np.float64)
+
+
+@pytest.fixture
+def clip():
+    return np.random.default_rng(5).normal(size=(4, 40, 40)).astype(np.float32) * 3
+
+
+def test_scale_and_shift_are_one_draw_per_clip_and_do_not_clip(clip):
+    scales, shifts = [], []
+    for seed in range(100):
+        changed = intensity(clip, seed, intensity_scale=(0.5, 1.5), intensity_shift=0.6)
+        scale, offset = np.polyfit(clip.ravel(), changed.ravel(), 1)
+        np.testing.assert_allclose(changed, clip * scale + offset, atol=1e-4)
+        scales.append(scale)
+        shifts.append(offset / scale)
+    assert 0.5 <= min(scales) < 0.6
+    assert 1.4 < max(scales) <= 1.5
+    assert -0.601 <= min(shifts) < -0.5
+    assert 0.5 < max(shifts) <= 0.601
+
+
+def test_frame_jitter_changes_each_frame_by_itself(clip):
+    changed = intensity(clip, frame_jitter=0.1)
+    fits = np.array([np.polyfit(before.ravel(), after.ravel(), 1) for before, after in zip(clip, changed, strict=True)])
+    assert len(np.unique(fits[:, 0].round(6))) == len(clip)
+    assert np.abs(fits[:, 0] - 1).max() <= 0.1
+    assert 0 < np.abs(fits[:, 1]).max() <= 0.11 + 1e-6
+
+
+def test_gamma_keeps_the_range_and_follows_its_formula(clip):
+    changed = intensity(clip, gamma=(0.6, 0.6))
+    low, high = clip.min(), clip.max()
+    expected = ((clip.astype(np.float64) - low) / (high - low)) ** 0.6 * (high - low) + low
+    np.testing.assert_allclose(changed, expected, atol=1e-4)
+
+
+def test_gamma_leaves_a_constant_clip_alone():
+    assert (intensity(np.full((2, 8, 8), 3.0, np.float32), gamma=(0.6, 0.6)) == 3).all()
+
+
+def test_noise_is_gaussian_independent_and_no_stronger_than_asked(clip):
+    added = [intensity(clip, seed, noise=0.5) - clip for seed in range(20)]
+    deviations = [noise.std() for noise in added]
+    assert max(deviations) < 0.52
+    assert min(deviations) < 0.3 < max(deviations)
+    noise = added[int(np.argmax(deviations))]
+    assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.1
+    assert np.mean(np.abs(noise) < noise.std()) == pytest.approx(0.683, abs=0.02)
+
+
+def test_blur_is_gaussian(clip):
+    point = np.zeros((1, 41, 41), np.float32)
+    point[0, 20, 20] = 1
+    widths = []
+    for seed in range(20):
+        spread = intensity(point, seed, blur=2.0)[0]
+        sigma = np.sqrt((spread * (np.mgrid[:41, :41][0] - 20) ** 2).sum())
+        widths.append(sigma)
+        if sigma > 1:
+            expected = [gaussian_filter(frame.astype(np.float64), sigma, mode="mirror") for frame in clip]
+            np.testing.assert_allclose(intensity(clip, seed, blur=2.0), expected, atol=0.05)
+    assert max(widths) <= 2
+    assert max(widths) > 1.5
+
+
+# --- options
+
+
+def test_albumentations_transforms_can_be_added(video):
+    flip = A.HorizontalFlip(p=1)
+    change = ClipAugmentation(Augmentation(crop=16, **PLAIN), extra=[flip])
+    A.ReplayCompose([flip])  # switches the caller's object into replay mode, not our copy
+    frames, labels, classes = change(*video, [0, 2], (30, 30), 0)
+    for found, whole in zip((frames, labels, classes), video, strict=True):
+        assert np.array_equal(found, whole[[0, 2], 22:38, 22:38][:, :, ::-1])
+
+
+def test_importing_asks_the_network_for_nothing():
+    assert os.environ["NO_ALBUMENTATIONS_UPDATE"]
+
+
+def echo(augmentation: Augmentation = Augmentation()) -> Augmentation:  # noqa: B008
+    return augmentation
+
+
+def test_settings_are_a_section_of_a_command_line():
+    given = [
+        "--augmentation.crop=null",
+        "--augmentation.scale=[0.8, 1.2]",
+        "--augmentation.elastic_distribution=normal",
+    ]
+    settings = CLI(echo, args=given, as_positional=False)
+    assert settings == Augmentation(crop=None, scale=(0.8, 1.2), elastic_distribution="normal")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("crop", 0),
+        ("scale", (0, 1)),
+        ("stretch", (1.2, 0.8)),
+        ("gamma", (-1, 1)),
+        ("intensity_scale", (float("nan"), 1)),
+        ("noise", -0.1),
+        ("rotation", -5),
+        ("elastic_grid", 2),
+    ],
+)
+def test_values_out_of_range_are_named(name, value):
+    with pytest.raises(InputError, match=rf"^data\.augmentation\.{name}=[^\n]*: must be [^\n]+$"):
+        Augmentation(**{name: value})
+
+
+# --- where to centre
+
+
+def draws(frame: np.ndarray, balance: str, count: int = 400) -> list:
+    rng = np.random.default_rng(0)
+    return [crop_centre(frame, balance, rng) for _ in range(count)]
+
+
+def test_uniform_centres_are_anywhere():
+    assert set(draws(np.ones((4, 4), np.int32), "uniform")) == {None}
+
+
+@pytest.mark.parametrize("size", [(6, 9), (400, 500)])  # a hit by chance, or only by searching all
+def test_foreground_centres_are_on_cells_and_markers_half_the_time(size):
+    labels = np.full(size, -1, np.int32)
+    labels[:3] = 0
+    cells = {(4, 1): 12, (4, 2): 12, (5, 0): 3, (5, 8): -40}
+    for place, label in cells.items():
+        labels[place] = label
+    found = draws(labels, "foreground")
+    assert 150 < found.count(None) < 250
+    counts = [found.count(place) for place in cells]
+    assert sum(counts) + found.count(None) == len(found)
+    assert min(counts) > 25
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int32])
+def test_centres_are_even_over_classes_present(dtype):
+    frame = np.zeros((60, 60), dtype)
+    frame[0] = -1
+    frame[30, 30] = 1 if dtype == np.int8 else 900
+    frame[40:50, 40:50] = 2
+    found = draws(frame, "classes", 600)
+    values = [int(frame[int(row), int(column)]) for row, column in found]
+    assert -1 not in values
+    if dtype == np.int8:  # background, one pixel of class 1, some of class 2
+        assert all(150 < values.count(number) < 250 for number in (0, 1, 2))
+    else:  # instances are one class
+        assert 250 < values.count(0) < 350
+        assert len({place for place, value in zip(found, values, strict=True) if value == 2}) > 50
+
+
+@pytest.mark.parametrize("balance", ["foreground", "classes"])
+def test_a_frame_without_anything_is_centred_anywhere(balance):
+    assert set(draws(np.full((5, 5), -1, np.int8), balance, 10)) == {None}
+    assert set(draws(np.full((5, 5), -1, np.int32), balance, 10)) == {None}
