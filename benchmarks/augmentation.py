@@ -1,10 +1,9 @@
 """Augmenting one clip: ours beside albumentations' own flips, affine and elastic transforms.
 
-Both change 8 frames of 256 x 256 pixels with instance labels. "Ours, from disk" also cuts the clip out of a
-memory-mapped video of 1024 x 1024 pixels, converts it from float16 and rescales its intensities; albumentations is
-given a clip in memory. One thread, one process, the variants take turns, medians.
+Both change 8 frames of 256 x 256 pixels with instance labels, in memory or cut out of memory-mapped videos of
+1024 x 1024 pixels (float16 frames, int32 labels). One process, one thread; the two take turns; medians.
 
-    python benchmarks/augmentation.py [--rounds 30]
+    python benchmarks/augmentation.py [--rounds 9]
 """
 
 import argparse
@@ -27,23 +26,13 @@ import albumentations as A  # isort: skip  # after ours, which keeps it from ask
 
 FRAMES, CROP, SIZE = 8, 256, 1024
 CALLS = 10  # per variant and round
-SPATIAL = Augmentation(
-    crop=CROP, rotation=180, scale=(0.75, 1.25), stretch=(0.75, 1.25), elastic=10, intensity_scale=(1, 1)
-)
-FULL = Augmentation(
-    crop=CROP,
-    rotation=180,
-    scale=(0.75, 1.25),
-    stretch=(0.75, 1.25),
-    elastic=10,
-    intensity_scale=(0.35, 1.65),
-    intensity_shift=0.65,
-    frame_jitter=0.1,
-)
-CHEAP = Augmentation(crop=CROP)
+Call = Callable[[int], object]
+DEFORM = {"rotation": 180, "scale": (0.75, 1.25), "stretch": (0.75, 1.25), "elastic": 10}
+CHANGE = {**DEFORM, "intensity_scale": (0.35, 1.65), "intensity_shift": 0.65}
 
 
-def variants(folder: Path) -> dict[str, Callable[[int], object]]:
+def pairs(folder: Path) -> dict[str, tuple[Call, Call]]:
+    """Returns albumentations' and our way of doing the same, by name."""
     rng = np.random.default_rng(0)
     np.save(folder / "frames.npy", rng.standard_normal((24, SIZE, SIZE), np.float32).astype(np.float16))
     np.save(folder / "labels.npy", rng.integers(0, 500, (24, SIZE, SIZE), np.int32))
@@ -51,48 +40,74 @@ def variants(folder: Path) -> dict[str, Callable[[int], object]]:
     labels = np.load(folder / "labels.npy", mmap_mode="r")
     clip = frames[:FRAMES, :CROP, :CROP].astype(np.float32)
     truth = np.ascontiguousarray(labels[:FRAMES, :CROP, :CROP])
-    spatial, full, cheap = ClipAugmentation(SPATIAL), ClipAugmentation(FULL), ClipAugmentation(CHEAP)
+
     flips = [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5), A.RandomRotate90(p=1)]
     affine = A.Affine(rotate=(-180, 180), scale={"x": (0.6, 1.5), "y": (0.6, 1.5)}, p=1)
     # As smooth and as large as 6 x 6 control points with +-10 px over 256 px: sigma 50 is also its default.
     elastic = A.ElasticTransform(alpha=1000, sigma=50, p=1)
-    theirs = A.Compose([*flips, affine, elastic], mask_interpolation=cv2.INTER_NEAREST, seed=0)
-    their_flips = A.Compose(flips, seed=0)
-    indices = range(FRAMES)
+    flip = A.Compose(flips, seed=0)
+    deform = A.Compose([*flips, affine, elastic], mask_interpolation=cv2.INTER_NEAREST, seed=0)
+
+    def cut(seed: int) -> tuple[np.ndarray, np.ndarray]:
+        first, row, column = np.random.default_rng(seed).integers((17, SIZE - CROP, SIZE - CROP))
+        place = slice(first, first + FRAMES), slice(row, row + CROP), slice(column, column + CROP)
+        return frames[place].astype(np.float32), np.ascontiguousarray(labels[place])
+
+    def theirs(transform: A.Compose, seed: int, *, intensity: bool = False) -> object:
+        images, masks = cut(seed)
+        changed = transform(images=images, masks=masks)
+        if intensity:
+            changed["images"] = (changed["images"] + np.float32(0.3)) * np.float32(1.2)
+        return changed
+
+    def ours(settings: dict) -> Call:
+        change = ClipAugmentation(Augmentation(crop=CROP, **settings))
+        return lambda seed: change(frames, labels, None, range(seed % 17, seed % 17 + FRAMES), None, seed)
+
+    in_memory = ClipAugmentation(Augmentation(crop=CROP, **DEFORM))
     return {
-        "albumentations, flips + affine + elastic": lambda seed: theirs(images=clip, masks=truth),
-        "ours, the same, in memory": lambda seed: spatial(clip, truth, None, indices, None, seed),
-        "ours, from disk, with intensities": lambda seed: full(frames, labels, None, indices, None, seed),
-        "albumentations, flips only": lambda seed: their_flips(images=clip, masks=truth),
-        "ours, crop + flips, from disk": lambda seed: cheap(frames, labels, None, indices, None, seed),
+        "flips, turn, rotation, scale, elastic": (
+            lambda seed: deform(images=clip, masks=truth),
+            lambda seed: in_memory(clip, truth, None, range(FRAMES), None, seed),
+        ),
+        "the same, cut out of a video": (lambda seed: theirs(deform, seed), ours(DEFORM)),
+        "and intensities": (lambda seed: theirs(deform, seed, intensity=True), ours(CHANGE)),
+        "flips and turn, cut out of a video": (lambda seed: theirs(flip, seed), ours({})),
     }
+
+
+def timings(pair: tuple[Call, Call], rounds: int) -> tuple[list[list[float]], list[list[float]]]:
+    """Returns milliseconds per call, of wall clock and of this process, for each of the two and each round."""
+    wall: list[list[float]] = [[], []]
+    used: list[list[float]] = [[], []]
+    for block in range(-1, rounds):
+        for which, call in enumerate(pair):
+            start, start_used = time.perf_counter(), time.process_time()
+            for seed in range(CALLS):
+                call((block + 1) * CALLS + seed)
+            if block >= 0:  # the first round warms up
+                wall[which].append((time.perf_counter() - start) / CALLS * 1e3)
+                used[which].append((time.process_time() - start_used) / CALLS * 1e3)
+    return wall, used
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9, help="repetitions of each variant, at least 5")
+    parser.add_argument("--rounds", type=int, default=9, help="measurements of each, at least 5")
     rounds = max(parser.parse_args().rounds, 5)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+    print(
+        f"8 frames of 256 x 256 with labels, one thread, medians of {rounds} rounds of {CALLS} calls each, in turn.\n"
+    )
+    print("| | albumentations, ms (CPU) | ours, ms (CPU) | speed-up |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        calls = variants(Path(folder))
-        wall: dict[str, list[float]] = {name: [] for name in calls}
-        used: dict[str, list[float]] = {name: [] for name in calls}
-        for block in range(rounds + 1):
-            for name, call in calls.items():
-                start, start_used = time.perf_counter(), time.process_time()
-                for seed in range(CALLS):
-                    call(block * CALLS + seed)
-                if block:  # the first warms up
-                    wall[name].append((time.perf_counter() - start) / CALLS)
-                    used[name].append((time.process_time() - start_used) / CALLS)
-    first = next(iter(calls))
-    print(f"8 frames of 256 x 256 with labels; one thread, medians of {rounds} rounds of {CALLS} calls each, in turn\n")
-    print("| variant | wall ms | CPU ms | speed-up (CPU) |\n|---|---|---|---|")
-    for name in calls:
-        ratio = statistics.median(a / b for a, b in zip(used[first], used[name], strict=True))
-        wall_ms, used_ms = statistics.median(wall[name]) * 1e3, statistics.median(used[name]) * 1e3
-        print(f"| {name} | {wall_ms:.2f} | {used_ms:.2f} | x{ratio:.1f} |")
+        for name, pair in pairs(Path(folder)).items():
+            wall, used = timings(pair, rounds)
+            cells = [
+                f"{statistics.median(w):.2f} ({statistics.median(u):.2f})" for w, u in zip(wall, used, strict=True)
+            ]
+            print(f"| {name} | {cells[0]} | {cells[1]} | x{statistics.median(np.divide(*wall)):.1f} |")
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ class ULSTM(CellMethod):
         warm_up_frames: frames played backwards before a video starts, to fill the recurrent state.
         decoder: class probabilities -> cells.
         min_overlap: share of a cell that must lie on its predecessor in the last frame to inherit its track.
+        min_division_ratio: smallest area of a daughter as a share of the other's; less makes it a fragment.
     """
 
     def __init__(
@@ -69,7 +70,8 @@ class ULSTM(CellMethod):
         warm_up: float = 0.0,
         warm_up_frames: int = 4,
         decoder: Decoder = SeedDecoder(),  # noqa: B008 - frozen
-        min_overlap: float = 0.5,
+        min_overlap: float = 0.3,
+        min_division_ratio: float = 0.5,
     ) -> None:
         super().__init__()
         self.remember(decoder=decoder)
@@ -126,7 +128,11 @@ class ULSTM(CellMethod):
             inside = logits[0, ..., _PADDING : _PADDING + height, _PADDING : _PADDING + width]
             return inside.float().softmax(1)
 
-        linker = OverlapLinker(first_frame=first_frame, min_overlap=self.hparams["min_overlap"])
+        linker = OverlapLinker(
+            min_overlap=self.hparams["min_overlap"],
+            min_division_ratio=self.hparams["min_division_ratio"],
+            first_frame=first_frame,
+        )
         return SegmentedVideo(probabilities, size, self.decoder, linker)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

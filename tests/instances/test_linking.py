@@ -15,7 +15,7 @@ def row(text):
 
 
 def link(*frames, **options):
-    linker = OverlapLinker(**options)
+    linker = OverlapLinker(**{"min_overlap": 0.5} | options)
     linked = [linker.push(row(frame) if isinstance(frame, str) else frame) for frame in frames]
     return linked, {tuple(track) for track in linker.lineage.values()}
 
