@@ -80,14 +80,13 @@ def timings(pair: tuple[Call, Call], rounds: int) -> tuple[list[list[float]], li
     """Returns milliseconds per call, of wall clock and of this process, for each of the two and each round."""
     wall: list[list[float]] = [[], []]
     used: list[list[float]] = [[], []]
-    for block in range(-1, rounds):
+    for block in range(rounds):
         for which, call in enumerate(pair):
             start, start_used = time.perf_counter(), time.process_time()
             for seed in range(CALLS):
-                call((block + 1) * CALLS + seed)
-            if block >= 0:  # the first round warms up
-                wall[which].append((time.perf_counter() - start) / CALLS * 1e3)
-                used[which].append((time.process_time() - start_used) / CALLS * 1e3)
+                call(block * CALLS + seed)
+            wall[which].append((time.perf_counter() - start) / CALLS * 1e3)
+            used[which].append((time.process_time() - start_used) / CALLS * 1e3)
     return wall, used
 
 
@@ -102,7 +101,10 @@ def main() -> None:
     )
     print("| | albumentations, ms (CPU) | ours, ms (CPU) | speed-up |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        for name, pair in pairs(Path(folder)).items():
+        calls = pairs(Path(folder))
+        for pair in calls.values():  # caches, page cache and the allocator's thresholds settle
+            timings(pair, 1)
+        for name, pair in calls.items():
             wall, used = timings(pair, rounds)
             cells = [
                 f"{statistics.median(w):.2f} ({statistics.median(u):.2f})" for w, u in zip(wall, used, strict=True)

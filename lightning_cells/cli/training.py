@@ -47,6 +47,7 @@ class TrainingCLI(LightningCLI):
     """
 
     def __init__(self, args: list[str]) -> None:
+        _silence()
         super().__init__(
             CellMethod,
             SequenceDataModule,
@@ -97,7 +98,6 @@ class TrainingCLI(LightningCLI):
 
 def run(verb: str, args: list[str]) -> int:
     """Runs a training verb."""
-    _silence()
     try:
         TrainingCLI([verb, *args])
     except MisconfigurationException as error:

@@ -177,7 +177,7 @@ class ClipAugmentation:
             centre: row and column at the middle of the crop before it is deformed; the crop moves inwards as far
                 as it must to lie within the frame. None draws its place uniformly. A frame smaller than the crop
                 lies somewhere within it.
-            seed: decides every draw.
+            seed: decides every draw; not negative.
 
         Returns:
             (t, h, w) float32 frames, int32 labels and int8 classes, contiguous; what was None is None. Beyond

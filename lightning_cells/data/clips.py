@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_cells.data.augment import Balance, ClipAugmentation, crop_centre
 from lightning_cells.data.sampling import ChunkRequest, ClipRequest
 from lightning_cells.data.sequence import Sequence
-from lightning_cells.data.targets import cell_ids
 
 Target = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
@@ -105,11 +104,8 @@ class ClipDataset(Dataset):
         centre = None
         if self.balance != "uniform":
             rng = np.random.default_rng(request.seed)
-            if sequence.classes is not None:
-                guide: np.ndarray | None = sequence.classes[request.anchor]
-            else:
-                guide = None if sequence.labels is None else cell_ids(sequence.labels[request.anchor])
-            centre = None if guide is None else crop_centre(guide, self.balance, rng)
+            guide = sequence.labels if sequence.classes is None else sequence.classes
+            centre = None if guide is None else crop_centre(guide[request.anchor], self.balance, rng)
         frames, labels, classes = self.augmentation(
             sequence.frames, sequence.labels, sequence.classes, request.frames, centre, request.seed
         )

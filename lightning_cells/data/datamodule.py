@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
@@ -224,3 +225,4 @@ def _as_it_is(batch: Any) -> Any:
 
 def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
+    cv2.setNumThreads(0)

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 from jsonargparse import CLI
-from scipy.ndimage import gaussian_filter
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_cells.data.augment import Augmentation, ClipAugmentation, crop_centre
+from lightning_cells.data.augment import Augmentation, ClipAugmentation
 from lightning_cells.errors import InputError
 
 PLAIN = {"flip": False, "rot90": False}
@@ -233,79 +232,6 @@ def test_our_draws_are_not_those_of_a_caller_with_the_same_seed():
     assert 0.3 < np.mean(clockwise) < 0.7
 
 
-# --- intensities
-
-
-def intensity(clip: np.ndarray, seed: int = 0, **settings) -> np.ndarray:
-    frames = ClipAugmentation(Augmentation(crop=None, **PLAIN, **settings))(
-        clip, None, None, range(len(clip)), None, seed
-    )[0]
-    return frames.astype(np.float64)
-
-
-@pytest.fixture
-def clip():
-    return np.random.default_rng(5).normal(size=(4, 40, 40)).astype(np.float32) * 3
-
-
-def test_scale_and_shift_are_one_draw_per_clip_and_do_not_clip(clip):
-    scales, shifts = [], []
-    for seed in range(100):
-        changed = intensity(clip, seed, intensity_scale=(0.5, 1.5), intensity_shift=0.6)
-        scale, offset = np.polyfit(clip.ravel(), changed.ravel(), 1)
-        np.testing.assert_allclose(changed, clip * scale + offset, atol=1e-4)
-        scales.append(scale)
-        shifts.append(offset / scale)
-    assert 0.5 <= min(scales) < 0.6
-    assert 1.4 < max(scales) <= 1.5
-    assert -0.601 <= min(shifts) < -0.5
-    assert 0.5 < max(shifts) <= 0.601
-
-
-def test_frame_jitter_changes_each_frame_by_itself(clip):
-    changed = intensity(clip, frame_jitter=0.1)
-    fits = np.array([np.polyfit(before.ravel(), after.ravel(), 1) for before, after in zip(clip, changed, strict=True)])
-    assert len(np.unique(fits[:, 0].round(6))) == len(clip)
-    assert np.abs(fits[:, 0] - 1).max() <= 0.1
-    assert 0 < np.abs(fits[:, 1]).max() <= 0.11 + 1e-6
-
-
-def test_gamma_keeps_the_range_and_follows_its_formula(clip):
-    changed = intensity(clip, gamma=(0.6, 0.6))
-    low, high = clip.min(), clip.max()
-    expected = ((clip.astype(np.float64) - low) / (high - low)) ** 0.6 * (high - low) + low
-    np.testing.assert_allclose(changed, expected, atol=1e-4)
-
-
-def test_gamma_leaves_a_constant_clip_alone():
-    assert (intensity(np.full((2, 8, 8), 3.0, np.float32), gamma=(0.6, 0.6)) == 3).all()
-
-
-def test_noise_is_gaussian_independent_and_no_stronger_than_asked(clip):
-    added = [intensity(clip, seed, noise=0.5) - clip for seed in range(20)]
-    deviations = [noise.std() for noise in added]
-    assert max(deviations) < 0.52
-    assert min(deviations) < 0.3 < max(deviations)
-    noise = added[int(np.argmax(deviations))]
-    assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.1
-    assert np.mean(np.abs(noise) < noise.std()) == pytest.approx(0.683, abs=0.02)
-
-
-def test_blur_is_gaussian(clip):
-    point = np.zeros((1, 41, 41), np.float32)
-    point[0, 20, 20] = 1
-    widths = []
-    for seed in range(20):
-        spread = intensity(point, seed, blur=2.0)[0]
-        sigma = np.sqrt((spread * (np.mgrid[:41, :41][0] - 20) ** 2).sum())
-        widths.append(sigma)
-        if sigma > 1:
-            expected = [gaussian_filter(frame.astype(np.float64), sigma, mode="mirror") for frame in clip]
-            np.testing.assert_allclose(intensity(clip, seed, blur=2.0), expected, atol=0.05)
-    assert max(widths) <= 2
-    assert max(widths) > 1.5
-
-
 # --- options
 
 
@@ -352,51 +278,3 @@ def test_settings_are_a_section_of_a_command_line():
 def test_values_out_of_range_are_named(name, value):
     with pytest.raises(InputError, match=rf"^data\.augmentation\.{name}=[^\n]*: must be [^\n]+$"):
         Augmentation(**{name: value})
-
-
-# --- where to centre
-
-
-def draws(frame: np.ndarray, balance: str, count: int = 400) -> list:
-    rng = np.random.default_rng(0)
-    return [crop_centre(frame, balance, rng) for _ in range(count)]
-
-
-def test_uniform_centres_are_anywhere():
-    assert set(draws(np.ones((4, 4), np.int32), "uniform")) == {None}
-
-
-@pytest.mark.parametrize("size", [(6, 9), (400, 500)])  # a hit by chance, or only by searching all
-def test_foreground_centres_are_on_cells_and_markers_half_the_time(size):
-    labels = np.full(size, -1, np.int32)
-    labels[:3] = 0
-    cells = {(4, 1): 12, (4, 2): 12, (5, 0): 3, (5, 8): -40}
-    for place, label in cells.items():
-        labels[place] = label
-    found = draws(labels, "foreground")
-    assert 150 < found.count(None) < 250
-    counts = [found.count(place) for place in cells]
-    assert sum(counts) + found.count(None) == len(found)
-    assert min(counts) > 25
-
-
-@pytest.mark.parametrize("dtype", [np.int8, np.int32])
-def test_centres_are_even_over_classes_present(dtype):
-    frame = np.zeros((60, 60), dtype)
-    frame[0] = -1
-    frame[30, 30] = 1 if dtype == np.int8 else 900
-    frame[40:50, 40:50] = 2
-    found = draws(frame, "classes", 600)
-    values = [int(frame[int(row), int(column)]) for row, column in found]
-    assert -1 not in values
-    if dtype == np.int8:  # background, one pixel of class 1, some of class 2
-        assert all(150 < values.count(number) < 250 for number in (0, 1, 2))
-    else:  # instances are one class
-        assert 250 < values.count(0) < 350
-        assert len({place for place, value in zip(found, values, strict=True) if value == 2}) > 50
-
-
-@pytest.mark.parametrize("balance", ["foreground", "classes"])
-def test_a_frame_without_anything_is_centred_anywhere(balance):
-    assert set(draws(np.full((5, 5), -1, np.int8), balance, 10)) == {None}
-    assert set(draws(np.full((5, 5), -1, np.int32), balance, 10)) == {None}
