@@ -21,7 +21,7 @@ _MEASURES = ("SEG", "DET", "TRA")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
     parser.add_argument("--seed", type=int, default=1, help="of simulation and training (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=10, help="of training (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=12, help="of training (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> None:
