@@ -1,14 +1,18 @@
 """The command line: ``lightning-cells VERB``, the same as ``python -m lightning_cells VERB``."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from typing import NoReturn
 
+from lightning_cells.cli.mistakes import explain
 from lightning_cells.errors import InputError
 from lightning_cells.paths import HOME_VARIABLE
 
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 TRAINING = {
     "fit": "train a method on a data set",
     "validate": "measure a checkpoint on the validation videos",
@@ -43,6 +47,7 @@ def main(args: list[str] | None = None) -> int:
         print(f"lightning-cells {__version__}")
         return 0
     verb, *rest = args
+    home = os.environ.get(HOME_VARIABLE)
     try:
         return _runner(verb)(rest)
     except InputError as error:
@@ -50,9 +55,28 @@ def main(args: list[str] | None = None) -> int:
         return 2
     except SystemExit as leaving:  # argparse prints help and usage errors itself
         return leaving.code if isinstance(leaving.code, int) else 1
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        place = error.filename or "the file system"
+        print(f"lightning-cells {verb}: error: {place}: {error.strerror}: choose another place", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"lightning-cells {verb}: interrupted", file=sys.stderr)
         return 130
+    finally:  # --output_dir holds for this call alone
+        if home is None:
+            os.environ.pop(HOME_VARIABLE, None)
+        else:
+            os.environ[HOME_VARIABLE] = home
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells mistakes as `InputError` instead of printing the usage; takes no abbreviations."""
+
+    def error(self, message: str) -> NoReturn:
+        """Called by the base class for every mistake on the command line."""
+        raise InputError(explain(message, (action.dest for action in self._actions)))
 
 
 def _runner(verb: str) -> Callable[[list[str]], int]:
@@ -69,10 +93,11 @@ def _runner(verb: str) -> Callable[[list[str]], int]:
     module = import_module(f"lightning_cells.cli.{verb}")
 
     def run(rest: list[str]) -> int:
-        parser = argparse.ArgumentParser(
+        parser = _Parser(
             prog=f"lightning-cells {verb}",
             description=module.__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
         module.add_arguments(parser)
         parser.add_argument(

@@ -22,6 +22,8 @@ def run(args: argparse.Namespace) -> None:
     from lightning_cells.experiments.mlflow import EXPERIMENT
     from lightning_cells.experiments.store import artifact_root, open_experiment, tracking_uri
 
+    if not 1 <= args.port <= 65535:
+        raise InputError(f"--port {args.port}: must be 1 to 65535")
     uri = tracking_uri()
     if uri.startswith(("http:", "https:")):
         print(f"MLFLOW_TRACKING_URI is a server that already shows its runs: open {uri}")

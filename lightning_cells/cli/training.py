@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from lightning_cells.cli.arguments import checkpoint_given, shipped_configurations
 from lightning_cells.cli.mistakes import explain
 from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.errors import InputError
@@ -20,7 +23,7 @@ from lightning_cells.experiments.pictures import Pictures
 from lightning_cells.experiments.results import ResultFolders
 from lightning_cells.methods import CellMethod
 from lightning_cells.methods.loading import checkpoint_settings
-from lightning_cells.paths import HOME_VARIABLE, shipped
+from lightning_cells.paths import HOME_VARIABLE, output_dir
 
 _LOGGER = {"class_path": "lightning_cells.experiments.mlflow.RunLogger"}
 
@@ -55,7 +58,7 @@ class TrainingCLI(LightningCLI):
             trainer_defaults={"logger": _LOGGER, "log_every_n_steps": 10},
             seed_everything_default=1,
             parser_class=Parser,
-            parser_kwargs={"prog": "lightning-cells"},
+            parser_kwargs={"prog": "lightning-cells", "allow_abbrev": False},
             subclass_mode_model=True,
             auto_configure_optimizers=False,
             args=args,
@@ -72,15 +75,16 @@ class TrainingCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the command line, with what the checkpoint remembers as the first of the configuration files."""
-        args = _shipped_configurations(args)
-        checkpoint = _option(args, "--ckpt_path")
-        if checkpoint is None or checkpoint in ("best", "last", "hpc", "registry"):
+        args = shipped_configurations(args)
+        checkpoint = checkpoint_given(args)
+        if checkpoint is None or (args[0] == "fit" and checkpoint in ("last", "hpc")):
             self.config = parser.parse_args(args)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            remembered = Path(folder) / "checkpoint.yaml"
-            remembered.write_text(yaml.safe_dump(checkpoint_settings(Path(checkpoint))))
-            self.config = parser.parse_args([args[0], "-c", str(remembered), *args[1:]])
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                remembered = Path(folder) / "checkpoint.yaml"
+                remembered.write_text(yaml.safe_dump(checkpoint_settings(Path(checkpoint))))
+                self.config = parser.parse_args([args[0], "-c", str(remembered), *args[1:]])
+        _check_checkpoint(args[0], self.config[args[0]])
 
     def _parse_ckpt_path(self) -> None:
         """Done in `parse_arguments`, in the other order."""
@@ -90,10 +94,41 @@ class TrainingCLI(LightningCLI):
         folder = self.config[self.config.subcommand].output_dir
         if folder:
             os.environ[HOME_VARIABLE] = os.path.abspath(folder)
+        try:
+            output_dir().mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"--output_dir {output_dir()}: cannot be made ({error.strerror}): choose another"
+            ) from None
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Opens the data first: a mistake in them is told before a run is logged or a second process started."""
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            self.datamodule.setup(self.subcommand)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (TypeError, ValueError, MisconfigurationException) as error:
+            raise InputError(f"trainer: {' '.join(str(error).split())}") from error
 
     def before_predict(self) -> None:
-        """Results go to disk as they come; kept in memory they would fill it."""
-        self.config.predict.return_predictions = False
+        """Results go to disk as they come: kept in memory they would fill it. There is nothing for a run to show."""
+        self.config_init.predict.return_predictions = False
+        self.trainer.loggers = []
+
+
+def _check_checkpoint(verb: str, config: Any) -> None:
+    """Raises InputError where the weights would not be those that the user has in mind."""
+    if verb == "fit":
+        if config.ckpt_path == "last" and config.checkpoint.folder is None:
+            raise InputError(
+                "--ckpt_path last: give the folder of the training to go on with as --checkpoint.folder "
+                "outputs/checkpoints/<run id>"
+            )
+    elif config.ckpt_path is None and not config.trainer.fast_dev_run:
+        raise InputError(
+            f"{verb} needs trained weights: give --ckpt_path outputs/checkpoints/<run id>/best.ckpt; "
+            "it remembers its method itself"
+        )
 
 
 def run(verb: str, args: list[str]) -> int:
@@ -102,6 +137,13 @@ def run(verb: str, args: list[str]) -> int:
         TrainingCLI([verb, *args])
     except MisconfigurationException as error:
         raise InputError(" ".join(str(error).split())) from error
+    except ValueError as error:
+        told: BaseException = error  # the parser wraps what a constructor raises
+        while told.__cause__ is not None and not isinstance(told, InputError):
+            told = told.__cause__
+        if told is error or not isinstance(told, (ValueError, MisconfigurationException)):
+            raise
+        raise InputError(" ".join(str(told).split())) from error
     except RuntimeError as error:
         if "Error(s) in loading state_dict" not in str(error):
             raise
@@ -113,39 +155,36 @@ def run(verb: str, args: list[str]) -> int:
     return 0
 
 
+class _Stdout(logging.StreamHandler):
+    """Writes to what is standard output at the time, and leaves out advertisements."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to write it."""
+        return "Tip: " not in str(record.msg)
+
+    @property
+    def stream(self) -> Any:
+        """Standard output."""
+        return sys.stdout
+
+    @stream.setter
+    def stream(self, stream: Any) -> None:
+        """Ignored."""
+
+
 def _silence() -> None:
-    """Leaves out what Lightning says of our callbacks on every use of a checkpoint, and what only concerns itself."""
+    """Leaves out what only concerns Lightning itself, and sends its reports to stdout: stderr is for trouble."""
     for message in (
         ".*isinstance\\(treespec, LeafSpec\\).*",  # a deprecation between Lightning and torch
         ".*callbacks used to create the checkpoint need to be provided.*",  # averaging matters in training alone
         ".*The dirpath has changed.*",  # a run keeps its own checkpoints
         ".*does not have many workers.*",  # reading from the cache needs few or none
+        ".*Total length of `list` across ranks is zero.*",  # training without validation is allowed
+        ".*You're using the WeightAveraging callback.*",  # a checkpoint holds the averaged weights
+        ".*recommended to use `self.log\\('train/loss'.*sync_dist.*",  # the curve of one process is enough
     ):
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning.pytorch.trainer.connectors.callback_connector").setLevel(logging.WARNING)
-
-
-def _shipped_configurations(args: list[str]) -> list[str]:
-    """Replaces configuration files that are not in the working directory by those that ship with the package."""
-    found = list(args)
-    for position, word in enumerate(args):
-        option, equals, value = word.partition("=")
-        if option not in ("-c", "--config"):
-            continue
-        if equals:
-            found[position] = f"{option}={_configuration(value)}"
-        elif position + 1 < len(args):
-            found[position + 1] = _configuration(args[position + 1])
-    return found
-
-
-def _configuration(path: str) -> str:
-    return path if Path(path).exists() else str(shipped(path))
-
-
-def _option(args: list[str], name: str) -> str | None:
-    for position, word in enumerate(args):
-        option, equals, value = word.partition("=")
-        if option == name:
-            return value if equals else args[position + 1] if position + 1 < len(args) else None
-    return None
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logger = logging.getLogger(name)
+        logger.handlers = [_Stdout() if type(h) is logging.StreamHandler else h for h in logger.handlers]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_cells.data.augment import Balance, ClipAugmentation, crop_centre
-from lightning_cells.data.sampling import ChunkRequest, ClipRequest
+from lightning_cells.data.sampling import ChunkRequest, ClipRequest, ClipSampler
 from lightning_cells.data.sequence import Sequence
 
 Target = Callable[[np.ndarray], Mapping[str, np.ndarray]]
@@ -21,7 +21,8 @@ class Clip(NamedTuple):
 
     Attributes:
         frames: float32 (B, T, 1, H, W), normalised.
-        labels: int32 (B, T, H, W) instance labels; negative where nothing is segmented (see `data.targets`).
+        labels: int32 (B, T, H, W) instance labels; negative where nothing is segmented (see `data.targets`). None if
+            no training video has truth; a video without truth among others is unknown everywhere.
         classes: int8 (B, T, H, W) semantic classes of data sets that have them, -1 unknown.
         target: what the method's loss compares with, from its ``clip_target``.
         first: bool (B,), whether recurrent state starts anew.
@@ -87,6 +88,8 @@ class ClipDataset(Dataset):
         self.augmentation = augmentation
         self.balance = balance
         self.target = target
+        self._with_labels = any(s.labels is not None for s in sequences)
+        self._with_classes = any(s.classes is not None for s in sequences)
 
     def __getitem__(self, requests: list[ClipRequest]) -> Clip:
         """Returns the batch that the requests describe."""
@@ -109,6 +112,10 @@ class ClipDataset(Dataset):
         frames, labels, classes = self.augmentation(
             sequence.frames, sequence.labels, sequence.classes, request.frames, centre, request.seed
         )
+        if labels is None and self._with_labels:
+            labels = np.full(frames.shape, -1, np.int32)
+        if classes is None and self._with_classes:
+            classes = np.full(frames.shape, -1, np.int8)
         target = self.target(labels) if self.target is not None and labels is not None else {}
         return frames, labels, classes, target
 
@@ -137,25 +144,29 @@ class ChunkDataset(Dataset):
 class ClipLoader(DataLoader):
     """A loader that can go on in the middle of an epoch: the Trainer saves and restores its position."""
 
+    sampler: ClipSampler
+    _epoch = 0
     _delivered = 0
 
     def __iter__(self) -> Iterator[Clip]:  # type: ignore[override]
         """Yields batches, counting those delivered."""
-        self._delivered = self.sampler.position  # type: ignore[attr-defined]
+        # After a checkpoint at the end of an epoch the Trainer goes on with the next one, from its beginning.
+        if self.sampler.epoch != self._epoch:
+            self.sampler.position = 0
+        self._epoch, self._delivered = self.sampler.epoch, self.sampler.position
         for batch in super().__iter__():
             self._delivered += 1
             yield batch
-        self._delivered = 0
 
     def state_dict(self) -> dict[str, int]:
         """Position within the epoch, for the checkpoint."""
-        return {"delivered": self._delivered}
+        return {"epoch": self._epoch, "delivered": self._delivered}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Makes the next pass begin where the saved one stood."""
-        self.sampler.position = state["delivered"]  # type: ignore[attr-defined]
+        """Makes the next pass over the saved epoch begin where the saved one stood."""
+        self._epoch, self._delivered = state["epoch"], state["delivered"]
+        self.sampler.position = self._delivered
 
 
 def _stack(arrays: Seq[np.ndarray | None]) -> Tensor | None:
-    present = [a for a in arrays if a is not None]
-    return torch.from_numpy(np.stack(present)) if len(present) == len(arrays) else None
+    return None if arrays[0] is None else torch.from_numpy(np.stack(arrays))  # type: ignore[arg-type]

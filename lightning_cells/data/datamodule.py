@@ -88,7 +88,22 @@ class SequenceDataModule(LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["augmentation"])
+        for name, value in (
+            ("clip_length", clip_length),
+            ("stride", stride),
+            ("batch_size", batch_size),
+            ("batches_per_epoch", batches_per_epoch),
+            ("chunk", chunk),
+        ):
+            if value < 1:
+                raise InputError(f"data.{name}={value}: must be at least 1")
+        if num_workers < 0:
+            raise InputError(f"data.num_workers={num_workers}: must be 0 or more")
+        if folds < 0 or folds == 1:
+            raise InputError(f"data.folds={folds}: must be 2 or more, or 0 for no cross-validation")
+        if not 0 <= annotated_share <= 1:
+            raise InputError(f"data.annotated_share={annotated_share}: must be between 0 and 1")
+        self.save_hyperparameters(ignore=["augmentation"], logger=False)  # `experiments.mlflow` logs what was given
         self.root = root
         self.layout = layout
         self.selectors = {"train": train, "val": val, "test": test, "predict": predict}
@@ -127,6 +142,7 @@ class SequenceDataModule(LightningDataModule):
         train, val = chosen["train"] or everything, chosen["val"]
         if self.folds:
             train, val = split_fold(train, self.folds, self.fold)
+            train = [s for s in train if len(s) >= self.clip_length] or train  # what lies beside the fold may be short
         test = chosen["test"] or val
         self.sequences = {
             "train": train,
@@ -134,6 +150,39 @@ class SequenceDataModule(LightningDataModule):
             "test": test or [],
             "predict": chosen["predict"] or test or everything,
         }
+        try:
+            self._check(stage)
+        except InputError:
+            self.sequences = {}
+            raise
+
+    def _check(self, stage: str) -> None:
+        """Raises InputError for a selection that does not fit the stage."""
+        part = {"validate": "val", "test": "test"}.get(stage)
+        if part and not self.sequences[part]:
+            raise InputError(
+                f"there is nothing to {stage} on: name videos with --data.{part}, such as --data.{part} '[\"02\"]'"
+            )
+        if stage == "fit":
+            self._clip_sampler()
+            train = self.sequences["train"]
+            if all(s.labels is None and s.classes is None for s in train):
+                raise InputError(
+                    f"data.train: no truth for {', '.join(s.name for s in train[:12])}: "
+                    "choose videos that have some, or check data.root and data.truth"
+                )
+            sizes = sorted({s.frames.shape[1:] for s in train})
+            if self.augmentation.crop is None and len(sizes) > 1:
+                (height, width), (other_height, other_width) = sizes[:2]
+                raise InputError(
+                    f"data.augmentation.crop=null: training frames differ in size, such as {height} x {width} and "
+                    f"{other_height} x {other_width}: set the side of a crop"
+                )
+        if stage == "predict":
+            names = [s.name for s in self.sequences["predict"]]
+            for name in names:
+                if names.count(name) > 1:
+                    raise InputError(f"data.predict: {name} is named twice, but has one result folder: name it once")
 
     def _open(self) -> list[Sequence]:
         root = find_data(self.root)
@@ -156,9 +205,24 @@ class SequenceDataModule(LightningDataModule):
     def train_dataloader(self) -> ClipLoader:
         """Loader of `Clip` batches."""
         sequences = self.sequences["train"]
+        target = None if self.trainer is None else getattr(self.trainer.lightning_module, "clip_target", None)
+        if target is not None and all(s.labels is None for s in sequences):
+            raise InputError("data.train: the method learns from instance labels, but there are semantic classes alone")
+        return ClipLoader(
+            ClipDataset(sequences, ClipAugmentation(self.augmentation), self.balance, target),
+            sampler=self._clip_sampler(),
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_one_thread,
+        )
+
+    def _clip_sampler(self) -> ClipSampler:
         rank, world = self._process()
-        sampler = ClipSampler(
-            [s.annotated for s in sequences],
+        return ClipSampler(
+            [s.annotated for s in self.sequences["train"]],
             self.clip_length,
             self.batch_size,
             self.batches_per_epoch,
@@ -169,17 +233,6 @@ class SequenceDataModule(LightningDataModule):
             seed=int(os.environ.get("PL_GLOBAL_SEED", 0)),
             rank=rank,
             world=world,
-        )
-        target = None if self.trainer is None else getattr(self.trainer.lightning_module, "clip_target", None)
-        return ClipLoader(
-            ClipDataset(sequences, ClipAugmentation(self.augmentation), self.balance, target),
-            sampler=sampler,
-            batch_size=None,
-            collate_fn=_as_it_is,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_one_thread,
         )
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:

@@ -27,7 +27,8 @@ def select(sequences: Seq[Sequence], selectors: Seq[str], option: str) -> list[S
     for selector in selectors:
         part = _RANGE.fullmatch(selector)
         pattern = part["pattern"] if part else selector
-        matching = [s for s in sequences if fnmatchcase(s.name, pattern)]
+        matching = [s for s in sequences if s.name == pattern]
+        matching = matching or [s for s in sequences if fnmatchcase(s.name, pattern)]
         if not matching:
             names = [s.name for s in sequences]
             near = get_close_matches(pattern, names, n=1)

@@ -46,6 +46,11 @@ class Checkpoints(ModelCheckpoint):
             self.monitor = None  # nothing to compare by: the newest is the best
         super().setup(trainer, pl_module, stage)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sees to it that ``last.ckpt`` is there; the base class would write it in ``fast_dev_run``, too."""
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            super().on_train_end(trainer, pl_module)
+
     @property
     def best(self) -> Path:
         """The best checkpoint so far."""

@@ -1,6 +1,7 @@
 """A training as an MLflow run: curves, parameters, configuration, versions, code and data."""
 
 import math
+import os
 import subprocess
 from collections.abc import Mapping
 from importlib.metadata import distributions
@@ -13,10 +14,13 @@ from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from mlflow import MlflowClient
 from mlflow.entities import Param, RunTag
+from mlflow.exceptions import MlflowException
 
+from lightning_cells.errors import InputError
 from lightning_cells.experiments.store import open_experiment, tracking_uri
 
 EXPERIMENT = "lightning_cells"
+_BATCH = 100  # most parameters that MLflow takes at once
 _TRAINER_PARAMETERS = (
     "accelerator",
     "devices",
@@ -35,10 +39,13 @@ class RunLogger(MLFlowLogger):
 
     Args:
         experiment_name: the experiment that the run belongs to.
-        run_name: name of the run; MLflow makes one up if None.
+        run_name: name of the run; None names it by method, data set and the start of its id.
         uri: address of the store; None takes ``$MLFLOW_TRACKING_URI``, or sqlite under the output folder.
         run_id: continues this run instead of starting one.
         tags: further tags of the run.
+
+    Raises:
+        InputError: if runs cannot be kept at that address.
     """
 
     def __init__(
@@ -49,15 +56,31 @@ class RunLogger(MLFlowLogger):
         run_id: str | None = None,
         tags: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(experiment_name, run_name, tracking_uri=uri or tracking_uri(), tags=tags, run_id=run_id)
+        uri = uri or tracking_uri()
+        self.unnamed = run_name is None and run_id is None
+        try:
+            super().__init__(experiment_name, run_name, tracking_uri=uri, tags=tags, run_id=run_id)
+        except (MlflowException, ImportError, OSError) as error:
+            raise InputError(
+                f"runs cannot be kept in {uri} ({str(error).split('. ')[0].strip()}): give a database or a server as "
+                "MLFLOW_TRACKING_URI, such as sqlite:////folder/mlflow.db, or unset it"
+            ) from error
 
     @property
     @rank_zero_experiment
     def experiment(self) -> MlflowClient:
         """The client, with the experiment and the run made at first use."""
-        if not self._initialized and self._run_id is None:
+        if self._initialized:
+            return self._mlflow_client
+        if self._run_id is None:
             self._experiment_id = open_experiment(self._mlflow_client, self._experiment_name).experiment_id
-        return MLFlowLogger.experiment.fget(self)  # type: ignore[attr-defined]
+        address = os.environ.get("MLFLOW_TRACKING_URI")
+        try:
+            return MLFlowLogger.experiment.fget(self)  # type: ignore[attr-defined]
+        finally:  # MLflow would make this run's store that of all later ones of this process
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
+            if address is not None:
+                os.environ["MLFLOW_TRACKING_URI"] = address
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Logs numbers; a measure that could not be computed (NaN) leaves a gap in its curve."""
@@ -80,21 +103,27 @@ class RunRecord(SaveConfigCallback):
         logger = trainer.logger
         if not isinstance(logger, RunLogger) or stage == "predict":
             return
-        client, run = logger.experiment, logger.run_id
+        client, run = logger.experiment, str(logger.run_id)
         config = self.parser.dump(self.config, skip_none=False)
         client.log_text(run, config, "config.yaml")
         versions = sorted({f"{d.metadata['Name']}=={d.version}" for d in distributions()}, key=str.lower)
         client.log_text(run, "\n".join(versions) + "\n", "environment.txt")
-        tags = {"method": type(pl_module).__name__, "stage": str(stage), **_git_tags()}
+        method = type(pl_module).__name__
+        tags = {"method": method, "stage": str(trainer.state.fn.value), **_git_tags()}  # type: ignore[union-attr]
         describe = getattr(trainer.datamodule, "describe", None)  # type: ignore[attr-defined]
         if describe is not None:
             tags |= {f"data.{key}": value for key, value in describe().items()}
-        parameters = _flatten(self.config.as_dict())
-        client.log_batch(
-            run,
-            params=[Param(key, str(value)[:6000]) for key, value in parameters.items() if _interesting(key)][:100],
-            tags=[RunTag(key, str(value)[:5000]) for key, value in tags.items()],
-        )
+        if logger.unnamed:  # MLflow's own random names depend on our seed: all runs would have the same
+            client.update_run(run, name=" ".join(filter(None, (method, tags.get("data.root"), run[:6]))))
+        client.log_batch(run, tags=[RunTag(key, str(value)[:5000]) for key, value in tags.items()])
+        known = client.get_run(run).data.params  # a run that is continued keeps what it began with
+        parameters = [
+            Param(key, str(value)[:6000])
+            for key, value in _flatten(self.config.as_dict()).items()
+            if _interesting(key) and key not in known
+        ]
+        for start in range(0, len(parameters), _BATCH):
+            client.log_batch(run, params=parameters[start : start + _BATCH])
 
 
 def _interesting(key: str) -> bool:

@@ -107,7 +107,7 @@ class Pictures(Callback):
         try:
             if self._ranked is None or self._ranked[0] is not chunk.sequence:
                 self._ranked = chunk.sequence, _ranks(chunk.sequence)
-            for position, labels in enumerate(tracked.labels, chunk.start):
+            for position, labels in enumerate(tracked.labels, tracked.start):
                 rank = self._ranked[1][position]
                 if len(self._chosen) < self.samples or rank < max(self._chosen):
                     self._chosen[rank] = _Candidate(chunk.sequence, position, labels.copy())

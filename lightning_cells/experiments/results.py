@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_cells.data.clips import Chunk
 from lightning_cells.data.ctc import Lineage, ResultWriter
+from lightning_cells.errors import InputError
 from lightning_cells.methods import Tracked
 from lightning_cells.paths import output_dir
 
@@ -28,6 +29,15 @@ class ResultFolders(Callback):
         self._lineage: Lineage = {}
         self._open = ExitStack()
 
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuses two parts of one video, whose results would be one folder."""
+        names = [sequence.name for sequence in trainer.datamodule.sequences["predict"]]  # type: ignore[attr-defined]
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(
+                    f"data.predict: video {name} is chosen twice, but has one result folder: choose it once"
+                )
+
     def on_predict_batch_end(
         self,
         trainer: Trainer,
@@ -43,12 +53,12 @@ class ResultFolders(Callback):
         assert isinstance(tracked, Tracked)
         if not tracked.labels:
             return
-        if chunk.first:
+        if tracked.start == 0:
             target = self.folder(trainer) / f"{chunk.sequence.name}_RES"
             self._writer = self._open.enter_context(ResultWriter(target, digits=chunk.sequence.files.digits))
         assert self._writer is not None
-        for number, labels in zip(chunk.numbers, tracked.labels, strict=True):
-            self._writer.write(number, labels)
+        for index, labels in enumerate(tracked.labels, tracked.start):
+            self._writer.write(chunk.sequence.numbers[index], labels)
         self._lineage = tracked.lineage
         if chunk.last:
             self._finish()

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from lightning_cells.errors import InputError
 
-COORDINATE_LIMIT = 0.005 * 256  # coordinate weight times tile side, both as published
-
 
 @dataclass(frozen=True, kw_only=True)
 class Clustering(ABC):
@@ -42,14 +40,15 @@ class Clustering(ABC):
 
         Args:
             embeddings: (T, D, H, W) floating point, of any length; T = 2 in the paper.
-            foreground: (T, H, W) bool on the same device.
+            foreground: (T, H, W) bool on the same device; embeddings must be finite in it.
 
         Returns:
             (T, H, W) int32 on that device, 0 outside the foreground and where the clustering found none, positive
             cluster labels elsewhere. Cells far from each other may share a cluster.
 
         Raises:
-            InputError: Shapes that do not belong together, or a tile too large for the clustering.
+            InputError: Shapes that do not belong together, embeddings that are not finite, or a tile too large for
+                the clustering.
         """
         if embeddings.ndim != 4 or foreground.shape != embeddings.shape[:1] + embeddings.shape[2:]:
             raise InputError(
@@ -59,18 +58,22 @@ class Clustering(ABC):
         self.check_tile(*embeddings.shape[2:])
         labels = torch.zeros(foreground.shape, dtype=torch.int32, device=foreground.device)
         if foreground.any():
-            labels[foreground] = self.cluster(pixel_codes(embeddings, foreground, self.coordinate_weight))
+            codes = pixel_codes(embeddings, foreground, self.coordinate_weight)
+            if not codes.sum().isfinite():
+                raise InputError("clustering: embeddings of the foreground are not finite; leave those pixels out")
+            labels.masked_scatter_(foreground, self.cluster(codes, foreground))
         return labels
 
     def check_tile(self, height: int, width: int) -> None:  # noqa: B027 - most clusterings take tiles of any size
         """Raise InputError if the clustering cannot take a tile of this size, in pixels."""
 
     @abstractmethod
-    def cluster(self, codes: Tensor) -> Tensor:
+    def cluster(self, codes: Tensor, foreground: Tensor) -> Tensor:
         """Cluster codes.
 
         Args:
-            codes: (D + 2, n) float32, n > 0.
+            codes: (D + 2, n) float32, n > 0; see `pixel_codes`.
+            foreground: (T, H, W) bool, the n pixels that they belong to.
 
         Returns:
             (n,) int32, 0 for none, clusters positive.
@@ -95,7 +98,7 @@ def pixel_codes(embeddings: Tensor, foreground: Tensor, coordinate_weight: float
     for frame, index in zip(embeddings, pixels, strict=True):
         part = codes[:, first : first + len(index)]
         part[:depth] = frame.flatten(1).index_select(1, index)
-        part[:depth] /= torch.linalg.vector_norm(part[:depth], dim=0).clamp_min_(1e-12)
+        part[:depth] /= part[:depth].square().sum(0).sqrt_().clamp_min_(1e-12)
         part[depth] = index // width
         part[depth + 1] = index % width
         part[depth:] *= coordinate_weight

@@ -22,11 +22,11 @@ def foreground_mask(embeddings: Tensor) -> Tensor:
         embeddings: (T, D, H, W) floating point, of any length.
 
     Returns:
-        (T, H, W) bool: the squared cosine is at most 0.5; False where an embedding is not finite.
+        (T, H, W) bool: the squared cosine is at most 0.5; False where an embedding is zero or not finite.
     """
-    values = embeddings.float()
-    first = values[:, 0].square()
-    return first <= 0.5 * values.square().sum(1)
+    squares = embeddings.float().square()
+    total = squares.sum(1)
+    return (squares[:, 0] <= 0.5 * total) & (total > 0) & total.isfinite()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class EmbeddingDecoder:
             100 for Fluo-C2DL-MSC, Fluo-N2DH-GOWT1 and Fluo-N2DH-SIM+, 50 for Fluo-N2DL-HeLa).
     """
 
-    clustering: Clustering = MeanShift()
+    clustering: Clustering = MeanShift()  # noqa: RUF009 - frozen
     min_size: int = 100
 
     def __post_init__(self) -> None:

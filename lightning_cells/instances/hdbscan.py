@@ -38,7 +38,7 @@ class HDBSCAN(Clustering):
         if self.min_cluster_size < 2:
             raise InputError(f"min_cluster_size: {self.min_cluster_size} is too small; choose 2 or more")
 
-    def cluster(self, codes: Tensor) -> Tensor:
+    def cluster(self, codes: Tensor, foreground: Tensor) -> Tensor:
         """Cluster codes; see `Clustering.cluster`."""
         if codes.shape[1] < self.min_cluster_size:
             return torch.zeros(codes.shape[1], dtype=torch.int32, device=codes.device)

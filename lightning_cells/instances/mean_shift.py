@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,15 +9,17 @@ import torch
 from torch import Tensor
 
 from lightning_cells.errors import InputError
-from lightning_cells.instances.clustering import COORDINATE_LIMIT, Clustering
+from lightning_cells.instances.clustering import Clustering
+from lightning_cells.instances.precision import full_precision
 
+COORDINATE_LIMIT = 0.005 * 256  # coordinate weight times tile side, both as published
 STOP = 1e-3  # a seed rests when it moves less than this, in bandwidths
 COARSE_STOP = 1e-2
 COARSE_MODE = 0.05  # coarse modes closer than this are one, in bandwidths
-COARSE_SHARE = 16  # the coarse stage sees one pixel in so many
-COARSE_PIXELS = 1024  # and needs so many
-COINCIDENCE = 1e-4  # seeds closer than this go the same way, in bandwidths
-CROWDED = 0.5  # share of the pixels that must lie in a window for the coarse stage to be trusted
+COARSE_STEP = 4  # the coarse stage sees every so many rows and columns
+COARSE_PIXELS = 1024  # and needs so many pixels
+COINCIDENCE = 0.1  # seeds closer than this go the same way, in steps of a seed at rest
+CROWDED = 0.45  # share of the pixels that must lie in a window for the coarse stage to be trusted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +40,10 @@ class MeanShift(Clustering):
         bandwidth: radius h of the window, as cosine distance.
         seeds: how many foreground pixels to start from. More are not better: noise then has windows of its own.
         algorithm: `exact` moves every seed over all pixels; it finds the published method's clusters. `fast`
-            moves the seeds over one pixel in 16 first and then the few different ones over all; every centre is a
-            fixed point of `exact` too. Where fewer than half of the pixels lie in a window, the embeddings are so
-            noisy that the two would differ, and `fast` does what `exact` does.
+            moves the seeds over one pixel in 16 first and then the few different ones over all: each comes to
+            rest where `exact` could too, but a seed between two places may choose the other. Where fewer than
+            about half of the pixels lie in a window, the embeddings are so noisy that this would happen often, and
+            `fast` does what `exact` does; so it does on small tiles.
         seed: of the choice of pixels; the same on all devices.
         max_iterations: after which a seed that still moves stays where it is.
     """
@@ -83,24 +84,29 @@ class MeanShift(Clustering):
             largest = int(COORDINATE_LIMIT / self.coordinate_weight + 1e-9)
             raise InputError(
                 f"coordinate_weight: {self.coordinate_weight:g} makes one cluster of a {height}x{width} tile; "
-                f"use tiles of at most {largest} pixels, or a weight of at most {COORDINATE_LIMIT / side:.2g}"
+                f"use tiles of at most {largest} pixels or a smaller weight"
             )
 
-    def cluster(self, codes: Tensor) -> Tensor:
+    def cluster(self, codes: Tensor, foreground: Tensor) -> Tensor:
         """Cluster codes; see `Clustering.cluster`. Every code gets a label, the most crowded centre's is 1."""
-        count = codes.shape[1]
-        order = shuffled(count, self.seed).to(codes.device)
-        with _full_precision(codes.device):
+        order = shuffle(codes.shape[1], self.seed)
+        seeds = codes[:, order[: self.seeds].to(codes.device)].T
+        with full_precision(codes.device):
             points = _extend(codes)
-            start = codes[:, order[: self.seeds]].T
-            if self.algorithm == "fast" and count >= COARSE_SHARE * COARSE_PIXELS:
-                coarse = points[:, order[: count // COARSE_SHARE]]
-                modes, crowds = self._shift(coarse, start, COARSE_STOP)
-                centres = _suppress(modes, crowds, self.bandwidth)
-                if _inside(coarse, centres, self.bandwidth).float().mean() >= CROWDED:
-                    start = _suppress(modes, crowds, COARSE_MODE * self.bandwidth)
-            centres = _suppress(*self._shift(points, start, STOP), self.bandwidth)
+            if self.algorithm == "fast":
+                seeds = self._approach(points[:, _lattice(foreground)], seeds)
+            centres = _suppress(*self._shift(points, seeds, STOP), self.bandwidth)
             return _nearest(points, centres)
+
+    def _approach(self, coarse: Tensor, seeds: Tensor) -> Tensor:
+        """Move (k, D + 2) seeds over few points and drop those that meet, unless the points are too few or noisy."""
+        if coarse.shape[1] < COARSE_PIXELS:
+            return seeds
+        modes, crowds = self._shift(coarse, seeds, COARSE_STOP)
+        centres = _suppress(modes, crowds, self.bandwidth)
+        if _inside(coarse, centres, self.bandwidth).float().mean() < CROWDED:
+            return seeds
+        return _suppress(modes, crowds, COARSE_MODE * self.bandwidth)
 
     def _shift(self, points: Tensor, seeds: Tensor, stop: float) -> tuple[Tensor, Tensor]:
         """Move (k, D + 2) seeds until they rest; returns the different ones and how many points each has."""
@@ -112,7 +118,7 @@ class MeanShift(Clustering):
                 rested.append((means[rests], crowds[rests]))
                 means, crowds = means[~rests], crowds[~rests]
             # Seeds with the same pixels in their windows meet; one is enough from there on.
-            first = _first_alike(means, COINCIDENCE * self.bandwidth)
+            first = _first_alike(means, COINCIDENCE * stop * self.bandwidth)
             seeds, crowds = means[first], crowds[first]
             if len(seeds) == 0:
                 break
@@ -122,40 +128,31 @@ class MeanShift(Clustering):
         return centres, crowds
 
 
-def draw_seeds(count: int, seeds: int, seed: int) -> Tensor:
-    g = torch.Generator().manual_seed(seed)
-    return torch.randperm(count, generator=g)[:seeds]
+def shuffle(count: int, seed: int) -> Tensor:
+    """Random order (count,) int64 of so many pixels, on the CPU; the first are the seeds of `MeanShift`."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
-def shuffled(count: int, seed: int) -> Tensor:
-    return draw_seeds(count, count, seed)
+def _lattice(foreground: Tensor) -> Tensor:
+    """Mask (n,) of the foreground's pixels on the coarse lattice.
 
-
-@contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
-    """Neither autocast nor TF32: a seed's last steps are smaller than either resolves."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
+    A lattice stands for all pixels better than as many random ones: neighbours are alike.
+    """
+    lattice = torch.zeros_like(foreground)
+    lattice[:, ::COARSE_STEP, ::COARSE_STEP] = True
+    return lattice[foreground]
 
 
 def _extend(codes: Tensor) -> Tensor:
     """Append to (D + 2, n) codes a row of their lengths and a row of ones; see `_window_means`."""
-    lengths = torch.linalg.vector_norm(codes, dim=0, keepdim=True)
+    lengths = codes.square().sum(0, keepdim=True).sqrt_()
     return torch.cat([codes, lengths, torch.ones_like(lengths)])
 
 
-def _blocks(points: Tensor, columns: int) -> Iterator[Tensor]:
+def _blocks(points: Tensor, columns: int) -> tuple[Tensor, ...]:
     """Cut (R, n) points into blocks whose product with so many columns stays in the processor's cache."""
-    if points.is_cuda:
-        size = max((1 << 22) // columns, 1)
-    else:
-        size = min(max((1 << 18) // columns, 256), 1 << 14)
-    return iter(points.split(size, dim=1))
+    size = (1 << 22) // columns if points.is_cuda else min((1 << 18) // columns, 1 << 14)
+    return points.split(max(size, 256), dim=1)
 
 
 def _directions(centres: Tensor) -> Tensor:
@@ -179,8 +176,10 @@ def _window_means(points: Tensor, seeds: Tensor, bandwidth: float) -> tuple[Tens
     weights = _excess(seeds, bandwidth)
     sums = torch.zeros_like(weights)
     for block in _blocks(points, len(seeds)):
-        inside = torch.mm(block.T, weights).ge_(0)
-        sums.addmm_(block, inside)
+        if len(seeds) <= 12:  # the product of a flat and a wide matrix is faster this way round
+            sums += torch.mm(torch.mm(weights.T, block).ge_(0), block.T).T
+        else:
+            sums.addmm_(block, torch.mm(block.T, weights).ge_(0))
     crowds = sums[-1]
     return (sums[:-2] / crowds.clamp_min(1)).T, crowds
 
@@ -193,8 +192,8 @@ def _first_alike(vectors: Tensor, distance: float) -> Tensor:
 
 def _suppress(centres: Tensor, crowds: Tensor, distance: float) -> Tensor:
     """Keep, from the most crowded of (k, D + 2) centres on, those farther than a cosine distance from all kept."""
-    ranked = sorted(range(len(centres)), key=list(zip(crowds.tolist(), centres.tolist(), strict=True)).__getitem__)
-    ranked.reverse()
+    values = list(zip(crowds.tolist(), centres.tolist(), strict=True))
+    ranked = sorted(range(len(values)), key=values.__getitem__, reverse=True)
     ordered = centres[ranked]
     unit = _directions(ordered.double())
     close = (1 - unit @ unit.T <= distance).tolist()

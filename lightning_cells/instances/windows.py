@@ -212,28 +212,35 @@ class PairLinker:
         return tracks
 
     def _undo_splits(self) -> None:
-        """Joins tracks that ended in the frame before the last to those that they were split from."""
+        """Joins tracks that were split from one another and are one again in the last frame."""
         last, now = self._frames[-2], self._frames[-1]
+        cells, olds, pixels = now.overlaps
         for track in sorted(last.present() - now.present()):
-            life = self._lives[track]
-            if life.length > self.options.t_merge:
-                continue
-            cells, olds, pixels = now.overlaps
             own = last.tracks[olds] == track
-            whole = _most(now.tracks[cells[own]], pixels[own])
-            if not whole:
+            heir = _most(now.tracks[cells[own]], pixels[own])
+            if not heir:
                 continue
-            if life.begin == 0:
-                split = self._lives[whole].begin <= life.end
-            else:
-                cells, olds, pixels = self._frame(life.begin).overlaps
-                own = self._frame(life.begin).tracks[cells] == track
-                split = _most(self._frame(life.begin - 1).tracks[olds[own]], pixels[own]) == whole
-            if split:
-                for number in range(life.begin, life.end + 1):
-                    self._frame(number).rename(track, whole)
-                self._lives[whole].begin = min(self._lives[whole].begin, life.begin)
-                del self._lives[track]
+            if self._lives[track].length <= self.options.t_merge and self._split_from(track, heir):
+                self._join(track, heir)
+            elif 1 < self._lives[heir].length <= self.options.t_merge + 1 and self._split_from(heir, track):
+                self._join(heir, track)
+
+    def _split_from(self, part: int, whole: int) -> bool:
+        """Whether a track began on the cell of another, or in the first frame and the other beside it."""
+        begin = self._lives[part].begin
+        if begin == 0:
+            return self._lives[whole].begin <= self._lives[part].end
+        frame = self._frame(begin)
+        cells, olds, pixels = frame.overlaps
+        own = frame.tracks[cells] == part
+        return _most(self._frame(begin - 1).tracks[olds[own]], pixels[own]) == whole
+
+    def _join(self, part: int, whole: int) -> None:
+        """Makes a track part of another, which it overlaps in time."""
+        short, long = self._lives.pop(part), self._lives[whole]
+        for number in range(short.begin, short.end + 1):
+            self._frame(number).rename(part, whole)
+        long.begin, long.end = min(long.begin, short.begin), max(long.end, short.end)
 
     def _advance(self, merge_delay: int, family_delay: int) -> list[np.ndarray]:
         """Takes frames through the later steps, as far as those that must be known are known."""

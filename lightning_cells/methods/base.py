@@ -20,10 +20,12 @@ class Tracked(NamedTuple):
     """Result of an evaluation step.
 
     Attributes:
+        start: index in the video of the first frame that came out.
         labels: one int32 (H, W) image per frame at original size: 0 background, else track id.
         lineage: rows of all tracks so far; final with the last chunk of a video.
     """
 
+    start: int
     labels: list[np.ndarray]
     lineage: Lineage
 
@@ -36,7 +38,14 @@ class Video(Protocol):
         """Rows of all tracks so far."""
 
     def push(self, frames: Tensor) -> list[np.ndarray]:
-        """Takes the next frames, float32 (T, 1, H, W), and returns their int32 track labels at original size."""
+        """Takes the next frames, float32 (T, 1, h, w), and returns those that are done, which may lag behind.
+
+        Returns:
+            int32 track labels, (H, W) at original size, of the frames that follow those returned before.
+        """
+
+    def finish(self) -> list[np.ndarray]:
+        """Returns the frames that are left when the video has ended."""
 
 
 class CellMethod(LightningModule, ABC):
@@ -55,7 +64,8 @@ class CellMethod(LightningModule, ABC):
         self.test_measures = CTCMeasures()
         self._video: Video | None = None
         self._matcher = CTCMatcher()
-        self._scored: tuple[Sequence, int] | None = None  # a video under way and how many of its frames were seen
+        self._returned = 0  # frames of the video under way that came out
+        self._scored: Sequence | None = None  # the video under way, if some of its frames are in the matcher
 
     def remember(self, **parts: Any) -> None:
         """Saves the constructor's arguments in `hparams` and so in checkpoints, as plain values only.
@@ -69,6 +79,8 @@ class CellMethod(LightningModule, ABC):
         for name, part in parts.items():
             kind = type(part)
             self.hparams[name] = {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": asdict(part)}
+        # `load_from_checkpoint` then makes the dataclasses of them again, as it does for the command line's checkpoints
+        self.hparams["_instantiator"] = "lightning.pytorch.cli.instantiate_module"
 
     @abstractmethod
     def open_video(self, size: tuple[int, int], first_frame: int = 0) -> Video:
@@ -79,7 +91,7 @@ class CellMethod(LightningModule, ABC):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         checkpoint[SETTINGS] = {
             "method": f"{type(self).__module__}.{type(self).__qualname__}",
-            "data": {"normalisation": data.normalisation, "scale": data.scale},
+            "data": {} if data is None else {"normalisation": data.normalisation, "scale": data.scale},
         }
 
     def validation_step(self, chunk: Chunk, batch_idx: int) -> Tracked:  # type: ignore[override]
@@ -94,8 +106,13 @@ class CellMethod(LightningModule, ABC):
         """Tracks a chunk."""
         if chunk.first or self._video is None:
             self._video = self.open_video(chunk.sequence.size, chunk.sequence.numbers[0])
+            self._returned = 0
         labels = self._video.push(chunk.frames) if len(chunk.frames) else []
-        return Tracked(labels, self._video.lineage)
+        if chunk.last:
+            labels = [*labels, *self._video.finish()]
+        start = self._returned
+        self._returned += len(labels)
+        return Tracked(start, labels, self._video.lineage)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the Cell Tracking Challenge measures, pooled over all validation videos and processes."""
@@ -109,10 +126,9 @@ class CellMethod(LightningModule, ABC):
         if chunk.first:
             self._matcher = CTCMatcher()
         tracked = self.predict_step(chunk, 0)
-        for number, labels, (seg, tra) in zip(chunk.numbers, tracked.labels, chunk.truth(), strict=True):
-            self._matcher.update(number, labels, seg, tra)
-        if tracked.labels:
-            self._scored = (chunk.sequence, chunk.start + len(tracked.labels))
+        for index, labels in enumerate(tracked.labels, tracked.start):
+            self._matcher.update(chunk.sequence.numbers[index], labels, *chunk.sequence.truth(index))
+            self._scored = chunk.sequence
         if chunk.last:
             self._close(measures)
         return tracked
@@ -121,8 +137,8 @@ class CellMethod(LightningModule, ABC):
         """Adds the video under way to the measures, as far as it was seen."""
         if self._scored is None or self._video is None:
             return
-        sequence, seen = self._scored
-        truth = clip_lineage(sequence.lineage, sequence.numbers[0], sequence.numbers[seen - 1] + 1)
+        numbers = self._scored.numbers
+        truth = clip_lineage(self._scored.lineage, numbers[0], numbers[self._returned - 1] + 1)
         measures.update(self._matcher.compute(self._video.lineage, truth))
         self._scored = None
 
@@ -130,5 +146,5 @@ class CellMethod(LightningModule, ABC):
         self._close(measures)  # limit_val_batches may have cut it short
         if not self.trainer.sanity_checking:
             for name, value in measures.compute().items():
-                self.log(f"{stage}/{name}", value, prog_bar=name == "SEG")
+                self.log(f"{stage}/{name}", value, prog_bar=name == "SEG", sync_dist=True)
         measures.reset()

@@ -1,12 +1,14 @@
 """Optimisers and learning-rate schedules that the papers and our presets use."""
 
+import math
 from collections.abc import Iterable
 from typing import Literal
 
-import torch
 from torch.nn import Parameter
 from torch.optim import Adam, Optimizer, RMSprop
 from torch.optim.lr_scheduler import LambdaLR
+
+from lightning_cells.errors import InputError
 
 Optimiser = Literal["adam", "rmsprop"]
 Schedule = Literal["constant", "decay", "one_cycle"]
@@ -17,22 +19,38 @@ def optimiser(parameters: Iterable[Parameter], name: Optimiser, lr: float, weigh
 
     ``rmsprop`` has TensorFlow's decay 0.9 instead of torch's 0.99; its epsilon 1e-8 stands outside of the root, where
     TensorFlow has 1e-10 inside. Weight decay is coupled (an L2 term in the loss), as in all five papers.
+
+    Raises:
+        InputError: if the learning rate is not positive.
     """
+    if lr <= 0:
+        raise InputError(f"model.lr={lr}: must be positive")
     if name == "adam":
         return Adam(parameters, lr=lr, weight_decay=weight_decay)
     return RMSprop(parameters, lr=lr, alpha=0.9, eps=1e-8, weight_decay=weight_decay)
 
 
-def schedule(optimizer: Optimizer, name: Schedule, steps: int, warm_up: float = 0.1) -> LambdaLR:
+def schedule(optimizer: Optimizer, name: Schedule, steps: float, warm_up: float = 0.1) -> LambdaLR:
     """Returns a schedule over all `steps` of the training, to be stepped after each of them.
 
     Args:
         optimizer: its learning rates are the peaks.
         name: ``constant`` after the warm-up; ``decay``: constant, then falling to 1 % over the last fifth;
             ``one_cycle``: a half cosine from the peak to 1 %.
-        steps: optimiser steps of the whole training.
+        steps: optimiser steps of the whole training; infinite if its end is not known, which only ``constant`` without
+            warm-up allows.
         warm_up: share of the steps in which the rate rises linearly from 4 % to its peak.
+
+    Raises:
+        InputError: if the schedule needs to know the end of the training.
     """
+    if math.isinf(steps):
+        if name != "constant" or warm_up > 0:
+            raise InputError(
+                f"model.schedule={name}, model.warm_up={warm_up}: the training has no known end: set "
+                "trainer.max_epochs or trainer.max_steps"
+            )
+        return LambdaLR(optimizer, lambda step: 1.0)
     rising = max(1, round(warm_up * steps))
 
     def factor(step: int) -> float:
@@ -42,7 +60,7 @@ def schedule(optimizer: Optimizer, name: Schedule, steps: int, warm_up: float = 
             return min(1.0, max(0.01, 5 * (1 - step / steps)))
         if name == "one_cycle":
             progress = min(1.0, (step - rising) / max(1, steps - rising))
-            return 0.01 + 0.99 * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * progress))))
+            return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
         return 1.0
 
     return LambdaLR(optimizer, factor)

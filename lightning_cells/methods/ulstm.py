@@ -6,12 +6,13 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_cells.data.clips import Clip
+from lightning_cells.data.clips import Chunk, Clip
 from lightning_cells.data.targets import ThreeClassTarget, TwoClassTarget
+from lightning_cells.errors import InputError
 from lightning_cells.instances.components import Decoder, SeedDecoder
 from lightning_cells.instances.linking import OverlapLinker
 from lightning_cells.losses.cross_entropy import ThreeClassLoss, WeightedTwoClassLoss
-from lightning_cells.methods.base import CellMethod
+from lightning_cells.methods.base import CellMethod, Tracked
 from lightning_cells.methods.optimisation import Optimiser, Schedule, optimiser, schedule
 from lightning_cells.methods.video import SegmentedVideo
 from lightning_cells.networks.recurrent import detach_state, reset_state
@@ -111,6 +112,21 @@ class ULSTM(CellMethod):
         """Forgets the lanes, which start anew with each epoch."""
         self._state = None
 
+    def predict_step(self, chunk: Chunk, batch_idx: int) -> Tracked:
+        """Tracks a chunk.
+
+        Raises:
+            InputError: if the first chunk of a longer video has too few frames for the warm-up: the result would depend
+                on the size of chunks.
+        """
+        frames = 1 + self.hparams["warm_up_frames"]
+        if chunk.first and 0 < len(chunk.frames) < min(frames, len(chunk.sequence)):
+            raise InputError(
+                f"data.chunk={len(chunk.frames)}: model.warm_up_frames={frames - 1} needs chunks of {frames} frames: "
+                "set larger chunks or a shorter warm-up"
+            )
+        return super().predict_step(chunk, batch_idx)
+
     def open_video(self, size: tuple[int, int], first_frame: int = 0) -> SegmentedVideo:
         """Returns a fresh state for a video whose frames are (H, W) `size` on disk, numbered from `first_frame`."""
         state: Any = None
@@ -138,7 +154,7 @@ class ULSTM(CellMethod):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser, with a learning rate that changes with every step."""
         chosen = optimiser(self.network.parameters(), self.hparams["optimizer"], self.hparams["lr"])
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = self.trainer.estimated_stepping_batches
         rates = schedule(chosen, self.hparams["schedule"], steps, self.hparams["warm_up"])
         return {"optimizer": chosen, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -38,9 +39,14 @@ class SegmentedVideo:
         """Rows of all tracks so far."""
         return self._linker.lineage
 
+    @torch.no_grad()
     def push(self, frames: Tensor) -> list[np.ndarray]:
         """Takes the next frames, float32 (T, 1, h, w), and returns their int32 (H, W) track labels."""
         probabilities = self._probabilities(frames).float()
         if probabilities.shape[-2:] != self._size:
             probabilities = F.interpolate(probabilities, self._size, mode="bilinear", align_corners=False)
         return [self._linker.push(self._decoder(frame)) for frame in probabilities.cpu().numpy()]
+
+    def finish(self) -> list[np.ndarray]:
+        """Nothing is left: each frame is done when it comes."""
+        return []

@@ -78,7 +78,7 @@ def chunk(sequence: Sequence, start: int, stop: int) -> tuple[Tracked, Chunk]:
     frames = torch.from_numpy(sequence.frames[start:stop, None].astype(np.float32))
     labels = [CELL.copy() for _ in range(start, stop)]
     last = stop == len(sequence)
-    return Tracked(labels, {}), Chunk(frames, None, None, sequence, start, start == 0, last)
+    return Tracked(start, labels, {}), Chunk(frames, None, None, sequence, start, start == 0, last)
 
 
 def validate(callback: Pictures, state, videos: list[Sequence], size: int = 4) -> None:
@@ -255,7 +255,7 @@ class Still(LightningModule):
         return self.weight * 1.0
 
     def validation_step(self, batch, index):
-        return Tracked([CELL.copy() for _ in batch.frames], {})
+        return Tracked(batch.start, [CELL.copy() for _ in batch.frames], {})
 
     test_step = validation_step
 

@@ -1,0 +1,63 @@
+"""The words of a training verb before they are parsed: which files they name, and which checkpoint."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from lightning_cells.errors import InputError
+from lightning_cells.paths import shipped
+
+
+def shipped_configurations(args: list[str]) -> list[str]:
+    """Replaces configuration files that are not in the working directory by those that ship with the package.
+
+    Raises:
+        InputError: if there is no such file.
+    """
+    found = list(args)
+    for position, option, value in _options(args):
+        if option in ("-c", "--config"):
+            path = value if Path(value).exists() else str(shipped(value))
+            found[position] = f"{option}={path}" if found[position] != value else path
+    return found
+
+
+def checkpoint_given(args: list[str]) -> str | None:
+    """Returns what ``ckpt_path`` will be, from the command line or a configuration file; the last one counts.
+
+    Raises:
+        InputError: if a configuration file is no mapping in valid YAML.
+    """
+    checkpoint = None
+    for _, option, value in _options(args):
+        if option == "--ckpt_path":
+            checkpoint = None if value in ("null", "") else value
+        elif option in ("-c", "--config"):
+            settings = _read(value)
+            if "ckpt_path" in settings:
+                checkpoint = settings["ckpt_path"]
+    return checkpoint
+
+
+def _options(args: list[str]) -> Iterator[tuple[int, str, str]]:
+    """Yields position of the value, option and value of ``--option value`` and ``--option=value``."""
+    for position, word in enumerate(args):
+        option, equals, value = word.partition("=")
+        if equals:
+            yield position, option, value
+        elif word.startswith("-") and position + 1 < len(args):
+            yield position + 1, word, args[position + 1]
+
+
+def _read(path: str) -> dict:
+    try:
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise InputError(f"{path}{line}: is no valid YAML ({error.problem}): correct it") from None
+    except (OSError, ValueError, yaml.YAMLError):
+        raise InputError(f"{path}: is not a readable text file: give a configuration in YAML") from None
+    if not isinstance(settings, dict | None):
+        raise InputError(f"{path}: is no configuration: write options as 'data:', 'model:', ... in YAML")
+    return settings or {}

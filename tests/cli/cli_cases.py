@@ -1,0 +1,71 @@
+"""What the tests of the command line share: short options, and a call that gathers what was said."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from lightning_cells.cli import main
+
+METHOD = ["-c", "conf/method/ulstm/tiny.yaml"]
+QUIET = ["--trainer.accelerator", "cpu", "--trainer.devices", "1"]
+QUIET += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+SPLIT = ["--data.train", "['01', '02']", "--data.val", "['03']"]
+SHORT = ["--data.batches_per_epoch", "2", "--data.clip_length", "2", "--data.augmentation.crop", "32"]
+
+
+class Said(NamedTuple):
+    """How a command ended and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+def say(capfd: pytest.CaptureFixture[str], *words: str | Path) -> Said:
+    """Runs a command in this process."""
+    capfd.readouterr()
+    status = main([str(word) for word in words])
+    out, err = capfd.readouterr()
+    return Said(status, out, err)
+
+
+def complaint(capfd: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    """Runs a command that must fail as the user's mistake, and returns the one line that it says."""
+    status, _, err = say(capfd, *words)
+    assert status == 2, err
+    assert err.count("\n") == 1, err
+    start = f"lightning-cells {words[0]}: error: "
+    assert err.startswith(start)
+    return err.removeprefix(start).rstrip("\n")
+
+
+def fit(root: Path, home: Path, *words: str) -> Path:
+    """Trains the tiny method for one epoch of two batches, and returns the checkpoint."""
+    short = [*QUIET, *SPLIT, *SHORT, "--trainer.max_epochs", "1"]
+    assert main(["fit", *METHOD, *short, *words, "--data.root", str(root), "--output_dir", str(home)]) == 0
+    (checkpoint,) = home.glob("checkpoints/*/best.ckpt")
+    return checkpoint
+
+
+def run_python(*words: str | Path, limit: float = 120, **variables: str) -> Said:
+    """Runs Python in a process group of its own, which is killed when the time is up."""
+    process = subprocess.Popen(
+        [sys.executable, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **variables},
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+        pytest.fail(f"hung for {limit} s\n{out[-2000:]}\n{err[-4000:]}")
+    return Said(process.returncode, out, err)

@@ -1,0 +1,33 @@
+"""What all tests share: nothing is written outside of temporary folders, and no test spins up threads."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+from lightning_cells.data.simulate import simulate
+
+torch.set_num_threads(1)
+cv2.setNumThreads(0)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's runs, checkpoints and cache go."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("LIGHTNING_CELLS_HOME", str(folder))
+    for name in ("LIGHTNING_CELLS_DATA", "MLFLOW_TRACKING_URI", "PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nuclei: videos 01, 02 and 03 of 12 frames of 64 x 64 pixels with whole truth. Not to be written to."""
+    return simulate(tmp_path_factory.mktemp("simulated") / "nuclei", sequences=3, frames=12, size=(64, 64), seed=5)
