@@ -178,11 +178,6 @@ class SequenceDataModule(LightningDataModule):
                     f"data.augmentation.crop=null: training frames differ in size, such as {height} x {width} and "
                     f"{other_height} x {other_width}: set the side of a crop"
                 )
-        if stage == "predict":
-            names = [s.name for s in self.sequences["predict"]]
-            for name in names:
-                if names.count(name) > 1:
-                    raise InputError(f"data.predict: {name} is named twice, but has one result folder: name it once")
 
     def _open(self) -> list[Sequence]:
         root = find_data(self.root)

@@ -1,43 +1,16 @@
 """Which track of the frames before a new track stems from."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from scipy.ndimage import find_objects
 
+from lightning_cells.instances.linked_frame import LinkedFrame
+
 MIN_IOU = 0.01  # less is no sign of a parent
-
-
-@dataclass(eq=False)
-class LinkedFrame:
-    """The cells of a frame and their tracks; to change a track costs no pixels.
-
-    Attributes:
-        labels: (H, W) int32, 0 background, labels 1..K.
-        areas: (K + 1,) pixels of each label, 0 for the background and for labels that do not count.
-        tracks: (K + 1,) track of each label, 0 for none. Several labels may have one track.
-        overlaps: labels of this frame, labels of the frame before, and the pixels they have in common.
-    """
-
-    labels: np.ndarray
-    areas: np.ndarray
-    tracks: np.ndarray
-    overlaps: tuple[np.ndarray, np.ndarray, np.ndarray]
-
-    def area(self, track: int) -> int:
-        """Pixels of a track in this frame."""
-        return int(self.areas[self.tracks == track].sum())
-
-    def rename(self, old: int, new: int) -> None:
-        """Gives the cells of one track to another."""
-        self.tracks[self.tracks == old] = new
-
-    def present(self) -> set[int]:
-        """The tracks of this frame."""
-        return set(self.tracks.tolist()) - {0}
 
 
 class Candidate(NamedTuple):
@@ -70,11 +43,11 @@ def find_parents(
 
     Returns:
         For each child its candidates with an intersection over union of at least `MIN_IOU`, best first; of equal
-        ones the latest first, then the older track.
+        ones the latest first, then in the order of their labels.
     """
     boxes = find_objects(frame.labels)
-    size = 2 * dilation + 1
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    reach = np.arange(-dilation, dilation + 1) ** 2
+    disc = (reach[:, None] + reach <= dilation**2).astype(np.uint8)
     result: dict[int, list[Candidate]] = {}
     for child in children:
         own = np.flatnonzero(frame.tracks == child)
@@ -91,10 +64,13 @@ def find_parents(
         area = int(mask.sum())
         candidates = []
         for back, earlier in enumerate(before, 1):
-            under = earlier.tracks[earlier.labels[box][mask]]
-            for track, common in zip(*np.unique(under[under > 0], return_counts=True), strict=True):
-                iou = common / (area + earlier.area(track) - common)
+            common: Counter[int] = Counter()
+            for label, pixels in zip(*np.unique(earlier.labels[box][mask], return_counts=True), strict=True):
+                if earlier.tracks[label]:
+                    common[int(earlier.tracks[label])] += int(pixels)
+            for track, pixels in common.items():
+                iou = pixels / (area + earlier.area(track) - pixels)
                 if iou >= MIN_IOU:
-                    candidates.append(Candidate(float(iou), back, int(track)))
-        result[child] = sorted(candidates, key=lambda c: (-c.iou, c.back, c.track))
+                    candidates.append(Candidate(iou, back, track))
+        result[child] = sorted(candidates, key=lambda candidate: -candidate.iou)  # stable
     return result

@@ -7,49 +7,10 @@ import numpy as np
 
 from lightning_cells.data.ctc import MAX_LABEL, Lineage, Track
 from lightning_cells.errors import InputError
+from lightning_cells.instances.link_options import LinkOptions
+from lightning_cells.instances.linked_frame import LinkedFrame
 from lightning_cells.instances.overlap import overlaps
-from lightning_cells.instances.parents import LinkedFrame, find_parents
-
-
-@dataclass(frozen=True, kw_only=True)
-class LinkOptions:
-    """How two-frame instances become tracks.
-
-    Attributes:
-        link_iou: least intersection over union at which an instance continues a track, 0..1.
-        t_merge: a track of up to this many frames that split off another and was absorbed by it again becomes
-            part of it; 0 for never.
-        t_length: shorter tracks without parent and without child are dropped, in frames.
-        parent_frames: how many frames back a parent is looked for; 0 for no divisions. The paper's 8 or 2 find
-            more false divisions than 1.
-        parent_dilation: how far a new cell is dilated before it is compared with earlier ones, in pixels; 5 suits
-            cells that move between frames, 0 cells that overlap well.
-        survivor_area: a track that goes on can be a parent only if its area fell below this fraction; it is cut
-            there, and its rest becomes a child as well. None cuts any, as the paper does.
-        border: width of the frame's margin, in pixels: cells that lie wholly in it are dropped (the challenge's
-            field of interest: 50 for DIC-C2DH-HeLa, Fluo-C2DL-MSC, Fluo-N2DH-GOWT1 and PhC-C2DH-U373, 25 for
-            Fluo-N2DL-HeLa and PhC-C2DL-PSC, 0 for Fluo-N2DH-SIM+).
-    """
-
-    link_iou: float = 0.25
-    t_merge: int = 10
-    t_length: int = 2
-    parent_frames: int = 1
-    parent_dilation: int = 5
-    survivor_area: float | None = 0.75
-    border: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            InputError: A negative number, or link_iou above 1.
-        """
-        for name, value in vars(self).items():
-            if value is not None and value < 0:
-                raise InputError(f"{name}: {value} is negative; choose 0 or more")
-        if self.link_iou > 1:
-            raise InputError(f"link_iou: {self.link_iou} is no fraction; choose a value from 0 to 1")
+from lightning_cells.instances.parents import find_parents
 
 
 @dataclass(eq=False)
@@ -72,11 +33,11 @@ class PairLinker:
 
     1. Each instance of a new pair continues the track whose cell it covers in the frame that both know, best
        overlap first and one to one; the others begin tracks.
-    2. False splits are undone: a short track that at its first frame overlaps most a track of the frame before,
-       and after its last frame is overlapped most by the same one, joins it. In the first frame there is nothing
-       before: it joins a track that lived beside it.
+    2. False splits are undone. Where a track ends and its last cell is covered most by another one, they become
+       one track if the shorter-lived of them began on a cell of the other: it split off and came back. In the
+       first frame, before which there is nothing, it is enough that they lived side by side.
     3. New tracks get parents: the best overlap among the tracks that ended or shrank.
-    4. Short tracks outside any family are dropped.
+    4. Short tracks without parent or child are dropped.
 
     All of these look a bounded number of frames ahead, so frames come out `delay` frames late and are final then:
     labels, lineage and parents never change afterwards. Memory holds some `delay` frames, however long the video.
@@ -87,7 +48,8 @@ class PairLinker:
 
     From Payer et al., Segmenting and Tracking Cell Instances with Cosine Embeddings and Recurrent Hourglass
     Networks, Medical Image Analysis 57 (2019), section 3.4, and its public code. There short tracks are dropped
-    before parents are sought, tracks that go on are always cut, and margins are cleared at the end.
+    before parents are sought, tracks that go on are always cut, margins are cleared at the end, and a false split
+    is undone only if the part that split off keeps its number no longer than the split.
 
     Args:
         options: thresholds.
@@ -214,26 +176,28 @@ class PairLinker:
     def _undo_splits(self) -> None:
         """Joins tracks that were split from one another and are one again in the last frame."""
         last, now = self._frames[-2], self._frames[-1]
-        cells, olds, pixels = now.overlaps
-        for track in sorted(last.present() - now.present()):
-            own = last.tracks[olds] == track
-            heir = _most(now.tracks[cells[own]], pixels[own])
+        alive = set(now.present())
+        for track in last.present():
+            heir = 0 if track in alive else now.heir(track, last)
             if not heir:
                 continue
-            if self._lives[track].length <= self.options.t_merge and self._split_from(track, heir):
+            ended, other = self._lives[track], self._lives[heir]
+            if ended.length <= self.options.t_merge and self._split_from(track, heir):
                 self._join(track, heir)
-            elif 1 < self._lives[heir].length <= self.options.t_merge + 1 and self._split_from(heir, track):
+            elif (
+                ended.begin < other.begin <= ended.end
+                and other.length <= self.options.t_merge + 1  # with the last frame, where it is whole
+                and self._split_from(heir, track)
+            ):
                 self._join(heir, track)
+                alive ^= {heir, track}
 
     def _split_from(self, part: int, whole: int) -> bool:
         """Whether a track began on the cell of another, or in the first frame and the other beside it."""
         begin = self._lives[part].begin
         if begin == 0:
             return self._lives[whole].begin <= self._lives[part].end
-        frame = self._frame(begin)
-        cells, olds, pixels = frame.overlaps
-        own = frame.tracks[cells] == part
-        return _most(self._frame(begin - 1).tracks[olds[own]], pixels[own]) == whole
+        return self._frame(begin).origin(part, self._frame(begin - 1)) == whole
 
     def _join(self, part: int, whole: int) -> None:
         """Makes a track part of another, which it overlaps in time."""
@@ -261,13 +225,13 @@ class PairLinker:
     def _find_parents(self, number: int) -> None:
         """Gives the tracks that begin in a frame their parents; cuts those parents that go on."""
         frame = self._frame(number)
-        births = sorted(track for track in frame.present() if self._lives[track].begin == number)
+        births = [track for track in frame.present() if self._lives[track].begin == number]
         before = [self._frame(n) for n in range(number - 1, max(number - 1 - self.options.parent_frames, -1), -1)]
         if not births or not before:
             return
         found = find_parents(frame, before, births, self.options.parent_dilation)
         limit = self.options.survivor_area
-        survivors = set()
+        survivors: set[int] = set()
         for child, candidates in found.items():
             for _, back, track in candidates:
                 survives = self._lives[track].end >= number
@@ -291,7 +255,7 @@ class PairLinker:
         frame = self._frame(number)
         shortest = min(self.options.t_length, self._pushed)
         ids = np.zeros(self._next, np.int32)
-        for track in sorted(frame.present()):
+        for track in frame.present():
             life = self._lives[track]
             if life.begin == number and (life.parent or life.has_child or life.length >= shortest):
                 if len(self._kept) == MAX_LABEL:
@@ -306,11 +270,3 @@ class PairLinker:
 
     def _frame(self, number: int) -> LinkedFrame:
         return self._frames[number - self._oldest]
-
-
-def _most(tracks: np.ndarray, pixels: np.ndarray) -> int:
-    """Returns the track with the most pixels, 0 if there is none; of equal ones the older."""
-    known, place = np.unique(tracks, return_inverse=True)
-    total = np.bincount(place, pixels, len(known))
-    total[known == 0] = 0
-    return int(known[total.argmax()]) if total.any() else 0

@@ -168,7 +168,7 @@ def _pairs(neighbours: Tensor, found: Tensor, span: int) -> Tensor:
     """(B,P,2) ids -> (2,P) indices of those pairs whose cells are both among the sorted keys `found`."""
     if not len(found):
         return found.new_empty(2, 0)
-    ids = neighbours.long()
+    ids = neighbours.long().contiguous()
     keys = torch.arange(len(ids), device=ids.device).view(-1, 1, 1) * span + ids
     places = torch.searchsorted(found, keys).clamp(max=len(found) - 1)
     present = (ids > 0) & (ids < span) & (found[places] == keys)

@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from dataclasses import asdict
+from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -77,8 +77,7 @@ class CellMethod(LightningModule, ABC):
         """
         self.save_hyperparameters(frame=inspect.currentframe().f_back, logger=False)  # type: ignore[union-attr]
         for name, part in parts.items():
-            kind = type(part)
-            self.hparams[name] = {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": asdict(part)}
+            self.hparams[name] = _plain(part)
         # `load_from_checkpoint` then makes the dataclasses of them again, as it does for the command line's checkpoints
         self.hparams["_instantiator"] = "lightning.pytorch.cli.instantiate_module"
 
@@ -148,3 +147,11 @@ class CellMethod(LightningModule, ABC):
             for name, value in measures.compute().items():
                 self.log(f"{stage}/{name}", value, prog_bar=name == "SEG", sync_dist=True)
         measures.reset()
+
+
+def _plain(part: Any) -> Any:
+    """A dataclass as the command line writes it, all the way down."""
+    if not is_dataclass(part):
+        return part
+    arguments = {field.name: _plain(getattr(part, field.name)) for field in fields(part)}
+    return {"class_path": f"{type(part).__module__}.{type(part).__qualname__}", "init_args": arguments}

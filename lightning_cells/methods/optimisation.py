@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 from torch.nn import Parameter
 from torch.optim import Adam, Optimizer, RMSprop
@@ -14,7 +14,9 @@ Optimiser = Literal["adam", "rmsprop"]
 Schedule = Literal["constant", "decay", "one_cycle"]
 
 
-def optimiser(parameters: Iterable[Parameter], name: Optimiser, lr: float, weight_decay: float = 0.0) -> Optimizer:
+def optimiser(
+    parameters: Iterable[Parameter] | Iterable[dict[str, Any]], name: Optimiser, lr: float, weight_decay: float = 0.0
+) -> Optimizer:
     """Returns the optimiser `name`.
 
     ``rmsprop`` has TensorFlow's decay 0.9 instead of torch's 0.99; its epsilon 1e-8 stands outside of the root, where

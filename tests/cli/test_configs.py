@@ -1,16 +1,18 @@
 """Every configuration that ships goes through fit, test and predict; none can escape."""
 
 import itertools
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from cli_cases import METHOD, QUIET, SHORT, SPLIT, complaint, fit, say
 
 import lightning_cells
-from lightning_cells.cli.training import TrainingCLI
+from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.data.simulate import simulate
 
 CONF = Path(lightning_cells.__file__).parents[1] / "conf"
@@ -18,7 +20,7 @@ METHODS = sorted(CONF.glob("method/*/*.yaml"))
 DATA = sorted(CONF.glob("data/*.yaml"))
 TRAINERS = sorted(CONF.glob("trainer/*.yaml"))
 VERBS = ("fit", "test", "predict")
-FAST = ["--trainer.fast_dev_run", "true"]
+FAST = ["--trainer.fast_dev_run", "true", "--trainer.logger", "false"]  # without setting up a database each time
 
 
 def name(path: Path) -> str:
@@ -69,9 +71,7 @@ def stand_in(data: dict[str, Any], folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("config", DATA, ids=name)
-def test_data(
-    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_data(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     data = yaml.safe_load(config.read_text())["data"]
     assert not Path(data["root"]).is_absolute()
     stand_in(data, tmp_path)
@@ -83,9 +83,11 @@ def test_data(
 
 @pytest.mark.parametrize("config", DATA, ids=name)
 def test_data_are_held_out(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in(yaml.safe_load(config.read_text())["data"], tmp_path)
+    data = yaml.safe_load(config.read_text())["data"]
+    stand_in(data, tmp_path)
     monkeypatch.setenv("LIGHTNING_CELLS_DATA", str(tmp_path))
-    datamodule = TrainingCLI(["validate", *METHOD, "-c", str(config), *QUIET, *FAST]).datamodule
+    datamodule = SequenceDataModule(**{key: value for key, value in data.items() if key != "augmentation"})
+    datamodule.setup("validate")
     parts = {
         part: {(s.name, number) for s in sequences for number in s.numbers}
         for part, sequences in datamodule.sequences.items()
@@ -95,6 +97,15 @@ def test_data_are_held_out(config: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert not parts["train"] & parts["test"]
 
 
+@pytest.fixture
+def _alone() -> Iterator[None]:
+    """Leaves the process group that ddp has made of this process alone."""
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("_alone")
 @pytest.mark.parametrize("config", TRAINERS, ids=name)
 def test_trainer(config: Path, simulated: Path, capfd: pytest.CaptureFixture[str]) -> None:
     here = [*QUIET, *SPLIT, *SHORT, *FAST, "--data.root", str(simulated)]

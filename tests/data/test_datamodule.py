@@ -294,7 +294,6 @@ def test_selections_that_cannot_be(simulated, stills):
     complaint(lambda: ready(simulated, clip_length=13), "data.clip_length=13", "12 frame")
     complaint(lambda: ready(simulated, "test"), "test", "--data.test")
     complaint(lambda: ready(simulated, "validate", train=["01"]), "validate", "--data.val")
-    complaint(lambda: ready(simulated, "predict", predict=["01[0:3]", "01[6:]"]), "data.predict", "01")
     images = {"layout": "images", "clip_length": 1}
     complaint(lambda: ready(stills, **images, augmentation=Augmentation(crop=None)), "crop", "40 x 50", "41 x 50")
     shutil.rmtree(stills / "labels")

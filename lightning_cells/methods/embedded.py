@@ -1,0 +1,90 @@
+"""Videos for the method that embeds pixels in sliding windows and tracks by what it finds in pairs of frames."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_cells.data.ctc import Lineage
+from lightning_cells.data.intensity import resize_labels
+from lightning_cells.instances.embedding import EmbeddingDecoder
+from lightning_cells.instances.tiling import Tile, Tiling
+from lightning_cells.instances.windows import PairLinker
+from lightning_cells.networks.hourglass import StackedHourglass
+
+
+class EmbeddedVideo:
+    """Embeddings of windows -> cells of pairs of frames -> tracks.
+
+    Each frame ends a window of the frames before it, which the network sees from a state of zero; the cells of its
+    last two frames are linked with those of the window before. Windows of a tile share the contracting path of their
+    frames; between calls only the window's frames are kept.
+
+    Args:
+        network: embeds the end of a window.
+        window: frames per window; at the start of a video they are fewer.
+        size: (H, W) on disk, to which cells are resampled before they are linked.
+        tiling: cuts frames into tiles and merges their cells.
+        tile_batch: tiles that go through the network together.
+        decoder: embeddings of a tile in two frames -> cells.
+        linker: cells of consecutive pairs of frames -> tracks.
+    """
+
+    def __init__(
+        self,
+        network: StackedHourglass,
+        window: int,
+        size: tuple[int, int],
+        tiling: Tiling,
+        tile_batch: int,
+        decoder: EmbeddingDecoder,
+        linker: PairLinker,
+    ) -> None:
+        self._network = network
+        self._window = window
+        self._size = size
+        self._tiling = tiling
+        self._tile_batch = tile_batch
+        self._decoder = decoder
+        self._linker = linker
+        self._before: Tensor | None = None  # (t, 1, h, w), the last frames
+
+    @property
+    def lineage(self) -> Lineage:
+        """Rows of the tracks in the frames returned so far."""
+        return self._linker.lineage
+
+    @torch.no_grad()
+    def push(self, frames: Tensor) -> list[np.ndarray]:
+        """Takes the next frames, float32 (T, 1, h, w), and returns those whose tracks are certain."""
+        known = 0 if self._before is None else len(self._before)
+        frames = frames if self._before is None else torch.cat([self._before, frames])
+        size = (frames.shape[-2], frames.shape[-1])
+        ends = range(known + 1, len(frames) + 1)
+        found: list[list[np.ndarray]] = [[] for _ in ends]
+        layout = self._tiling.layout(size)
+        for first in range(0, len(layout), self._tile_batch):
+            tiles = layout[first : first + self._tile_batch]
+            for number, labels in enumerate(self._instances(frames, tiles, ends)):
+                found[number] += labels
+        finished = []
+        for labels in found:
+            pair = self._tiling.merge(labels, size)
+            finished += self._linker.push(resize_labels(pair, self._size))
+        self._before = frames[-(self._window - 1) :] if self._window > 1 else frames[:0]
+        return finished
+
+    def finish(self) -> list[np.ndarray]:
+        """Returns the frames that waited for what might come after them."""
+        return self._linker.finish()
+
+    def _instances(self, frames: Tensor, tiles: list[Tile], ends: range) -> Iterator[list[np.ndarray]]:
+        """Yields, window by window, the cells of some tiles."""
+        clips = torch.stack([frames[..., tile.rows, tile.columns] for tile in tiles])
+        contracted = self._network.contract(clips)
+        for end in ends:
+            part = slice(max(0, end - self._window), end)
+            shared = tuple(level[:, part] for level in contracted)
+            embeddings = self._network.embed(clips[:, part], shared, last=2)
+            yield [self._decoder(tile.float()) for tile in embeddings]

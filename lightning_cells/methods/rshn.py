@@ -1,0 +1,104 @@
+"""Recurrent stacked hourglass network with cosine embeddings (Payer et al., Medical Image Analysis 2019; paper 003)."""
+
+from typing import Literal
+
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from lightning_cells.data.clips import Clip
+from lightning_cells.data.neighbours import CosineTarget
+from lightning_cells.instances.embedding import EmbeddingDecoder
+from lightning_cells.instances.tiling import Tiling
+from lightning_cells.instances.windows import LinkOptions, PairLinker
+from lightning_cells.losses.cosine_embedding import CosineEmbeddingLoss
+from lightning_cells.methods.base import CellMethod
+from lightning_cells.methods.embedded import EmbeddedVideo
+from lightning_cells.methods.optimisation import Optimiser, Schedule, optimiser, schedule
+from lightning_cells.networks.hourglass import StackedHourglass
+
+
+class RSHN(CellMethod):
+    """Embeds each pixel so that cells of a clip can be clustered, and tracks by what pairs of frames share.
+
+    Args:
+        features: channels of every hidden layer.
+        levels: resolutions of an hourglass.
+        embedding: dimensions of the embeddings.
+        stacks: number of hourglasses.
+        temporal: ``recurrent``, ``volumetric``, or ``single-frame`` without any memory.
+        neighbour_radius: r_N: how far from the centroid of a cell another is its neighbour, in pixels of the
+            resampled frame (table 1 of the paper).
+        neighbour_dilation: cells this close in the same frame or the next are neighbours, too, in pixels.
+        background_weight: factor of the background's share of the loss.
+        optimizer: ``adam`` (paper) or ``rmsprop``.
+        lr: peak learning rate.
+        weight_decay: L2 regularisation of the kernels.
+        schedule: course of the learning rate.
+        warm_up: share of the training in which the learning rate rises.
+        window: frames that the network sees for each pair of frames at inference (the paper's l).
+        tiling: cuts frames into tiles and merges their cells.
+        tile_batch: tiles that go through the network together at inference.
+        decoder: embeddings of two frames -> cells; `min_size` counts pixels of the resampled frames.
+        linking: thresholds of tracking, in pixels of the original frames.
+    """
+
+    def __init__(
+        self,
+        features: int = 64,
+        levels: int = 7,
+        embedding: int = 16,
+        stacks: int = 2,
+        temporal: Literal["recurrent", "volumetric", "single-frame"] = "recurrent",
+        neighbour_radius: float = 50.0,
+        neighbour_dilation: int = 5,
+        background_weight: float = 1.0,
+        optimizer: Optimiser = "adam",
+        lr: float = 1e-4,
+        weight_decay: float = 1e-5,
+        schedule: Schedule = "constant",
+        warm_up: float = 0.0,
+        window: int = 8,
+        tiling: Tiling = Tiling(),  # noqa: B008 - frozen
+        tile_batch: int = 1,
+        decoder: EmbeddingDecoder = EmbeddingDecoder(),  # noqa: B008 - frozen
+        linking: LinkOptions = LinkOptions(),  # noqa: B008 - frozen
+    ) -> None:
+        super().__init__()
+        self.remember(tiling=tiling, decoder=decoder, linking=linking)
+        self.network = StackedHourglass(features, levels, embedding, stacks, temporal)
+        self.clip_target = CosineTarget(neighbour_radius, neighbour_dilation)
+        self.loss = CosineEmbeddingLoss(background_weight)
+        self.tiling = tiling
+        self.decoder = decoder
+        self.linking = linking
+
+    def training_step(self, clip: Clip, batch_idx: int) -> Tensor:
+        """One clip from a state of zero, with the loss on every hourglass."""
+        embeddings, _ = self.network(clip.frames)
+        loss = self.loss(embeddings, clip.labels, clip.target["neighbours"])
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(clip.frames))
+        return loss
+
+    def open_video(self, size: tuple[int, int], first_frame: int = 0) -> EmbeddedVideo:
+        """Returns a fresh state for a video whose frames are (H, W) `size` on disk, numbered from `first_frame`."""
+        return EmbeddedVideo(
+            self.network,
+            self.hparams["window"],
+            size,
+            self.tiling,
+            self.hparams["tile_batch"],
+            self.decoder,
+            PairLinker(self.linking, first_frame),
+        )
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimiser, with L2 on kernels alone, and a learning rate that changes with every step."""
+        kernels = [p for p in self.network.parameters() if p.ndim > 1]
+        biases = [p for p in self.network.parameters() if p.ndim == 1]
+        decay = self.hparams["weight_decay"]
+        groups = [{"params": kernels, "weight_decay": decay}, {"params": biases, "weight_decay": 0.0}]
+        chosen = optimiser(groups, self.hparams["optimizer"], self.hparams["lr"])
+        rates = schedule(
+            chosen, self.hparams["schedule"], self.trainer.estimated_stepping_batches, self.hparams["warm_up"]
+        )
+        return {"optimizer": chosen, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
