@@ -90,10 +90,15 @@ class TrainingCLI(LightningCLI):
         """Done in `parse_arguments`, in the other order."""
 
     def before_instantiate_classes(self) -> None:
-        """Settles the output folder before anything asks for it."""
-        folder = self.config[self.config.subcommand].output_dir
-        if folder:
-            os.environ[HOME_VARIABLE] = os.path.abspath(folder)
+        """Settles the output folder before anything asks for it, and whether there is a run to log."""
+        verb = self.config.subcommand
+        config = self.config[verb]
+        if config.output_dir:
+            os.environ[HOME_VARIABLE] = os.path.abspath(config.output_dir)
+        if verb == "predict":
+            config.return_predictions = False  # they go to disk as they come: kept in memory they would fill it
+        if verb == "predict" or config.trainer.fast_dev_run:
+            config.trainer.logger = False  # no database is set up for a run that has nothing to show
         try:
             output_dir().mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -109,11 +114,6 @@ class TrainingCLI(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         except (TypeError, ValueError, MisconfigurationException) as error:
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
-
-    def before_predict(self) -> None:
-        """Results go to disk as they come: kept in memory they would fill it. There is nothing for a run to show."""
-        self.config_init.predict.return_predictions = False
-        self.trainer.loggers = []
 
 
 def _check_checkpoint(verb: str, config: Any) -> None:

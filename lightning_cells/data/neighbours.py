@@ -53,7 +53,7 @@ class CosineTarget:
 
     radius: float
     dilation: float = 5.0
-    capacity: int = 8192
+    capacity: int = 16384
 
     def __call__(self, labels: np.ndarray) -> dict[str, np.ndarray]:
         """Turn labels (T,H,W) into ``neighbours``, int32 (capacity,2): pairs ``(i, j)`` of ids, then pairs of -1."""

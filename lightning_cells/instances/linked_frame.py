@@ -44,7 +44,8 @@ class LinkedFrame:
     def origin(self, track: int, before: LinkedFrame) -> int:
         """The track of the frame before that covers most of a track's cell in this one, 0 for none."""
         cells, olds, pixels = self.overlaps
-        own = self.tracks[cells] == track
+        own = np.flatnonzero(self.tracks[cells] == track)
+        own = own[np.argsort(olds[own], kind="stable")]  # a track may have several cells
         return _most(before.tracks[olds[own]], pixels[own])
 
 

@@ -10,7 +10,7 @@ from scipy.ndimage import find_objects
 from lightning_cells.errors import InputError
 from lightning_cells.instances.overlap import overlaps
 
-SAME_CELL = 0.25  # share of a piece of a large cell that lies on another piece of it; their tiles share at least that
+SAME_CELL = 0.25  # share of a piece of a large cell that must lie on another; neighbouring tiles share a half
 
 
 class Tile(NamedTuple):
@@ -74,8 +74,8 @@ class Tiling:
         together, else it is dropped. Areas count all frames; the new instances of a tile are taken by falling area.
 
         A cell for which every tile is too small, or lies badly, touches an inner side wherever it is seen. Such
-        pieces, told by their extent, come last: they are joined where they overlap, so that the cell comes out
-        whole if tiles agree on it, and else compete like other instances.
+        pieces, told by their extent, come last, by falling area: each joins those that hold a quarter of it, so
+        that the cell comes out whole if tiles agree on it; one that joins none competes like other instances.
 
         Args:
             labels: (T, h, w) int32 instances 1..K of each tile of `layout`, in its order; T is 2 in the paper.
@@ -88,7 +88,7 @@ class Tiling:
             ValueError: More or fewer tiles than those of `layout`, or tiles of another size.
         """
         canvas: _Canvas | None = None
-        pieces: list[tuple[Tile, np.ndarray, np.ndarray, np.ndarray]] = []
+        pieces: list[tuple[Tile, np.ndarray, np.ndarray, int]] = []
         for tile, local in zip(self.layout(size), labels, strict=True):
             if canvas is None:
                 canvas = _Canvas(np.zeros((len(local), *size), np.int32), self.dispute)
@@ -102,15 +102,13 @@ class Tiling:
             central[local[self._interior(tile, size)]] = True
             if sides:
                 cut = np.flatnonzero((areas > 0) & ~whole)
-                large = self._too_large(local, cut[cut > 0], tile, size)
-                if len(large):
-                    pieces.append((tile, local, areas, large))
+                pieces += [(tile, local, areas, label) for label in self._too_large(local, cut[cut > 0], tile, size)]
             whole[0] = False
             canvas.contend(tile, local, areas, np.flatnonzero(whole & central))
         if canvas is None:
             raise ValueError("no tiles")
-        for piece in pieces:
-            canvas.piece_together(*piece)
+        for tile, local, areas, label in sorted(pieces, key=lambda piece: -piece[2][piece[3]]):
+            canvas.piece_together(tile, local, areas, label)
         return canvas.finished()
 
     def _spans(self, length: int) -> list[slice]:
@@ -142,7 +140,7 @@ class Tiling:
             ),
         )
 
-    def _too_large(self, local: np.ndarray, cut: np.ndarray, tile: Tile, size: tuple[int, int]) -> np.ndarray:
+    def _too_large(self, local: np.ndarray, cut: np.ndarray, tile: Tile, size: tuple[int, int]) -> list[int]:
         """Returns those of the labels `cut` off at inner sides that are so in every tile."""
         large = []
         boxes = find_objects(local) if len(cut) else []
@@ -156,7 +154,7 @@ class Tiling:
                 ):
                     large.append(label)
                     break
-        return np.array(large, np.int64)
+        return large
 
 
 class _Canvas:
@@ -166,7 +164,7 @@ class _Canvas:
         self.labels = labels
         self.dispute = dispute
         self.areas = [0]  # of each label, 0 if it lost
-        self._pieces: set[int] = set()  # labels of cells too large for a tile
+        self._pieces: list[int] = []  # labels of cells too large for a tile
 
     def contend(self, tile: Tile, local: np.ndarray, areas: np.ndarray, candidates: np.ndarray) -> None:
         """Lets the candidates of a tile replace smaller instances, or be dropped."""
@@ -188,26 +186,22 @@ class _Canvas:
         pixels = new[local]
         np.copyto(view, pixels, where=(pixels > 0) & self._free(view))
 
-    def piece_together(self, tile: Tile, local: np.ndarray, areas: np.ndarray, pieces: np.ndarray) -> None:
-        """Joins pieces of a tile to the earlier pieces they lie on; the others contend."""
+    def piece_together(self, tile: Tile, local: np.ndarray, areas: np.ndarray, piece: int) -> None:
+        """Joins a piece of a cell to the earlier pieces it lies on; if there is none, it contends."""
         view = self.labels[:, tile.rows, tile.columns]
-        alone = []
-        for piece in pieces.tolist():
-            mask = local == piece
-            under = np.bincount(view[mask], minlength=len(self.areas))
-            same = [label for label in sorted(self._pieces) if under[label] >= SAME_CELL * areas[piece]]
-            if not same:
-                alone.append(piece)
-                continue
-            view[mask & self._free(view)] = same[0]
-            for other in same[1:]:
-                self.labels[self.labels == other] = same[0]
-                self.areas[other] = 0
-                self._pieces.remove(other)
-            self.areas[same[0]] = int((self.labels == same[0]).sum())
-        first = len(self.areas)
-        self.contend(tile, local, areas, np.array(alone, np.int64))
-        self._pieces = {label for label in {*self._pieces, *range(first, len(self.areas))} if self.areas[label]}
+        mask = local == piece
+        under = np.bincount(view[mask], minlength=len(self.areas))
+        same = [label for label in self._pieces if self.areas[label] and under[label] >= SAME_CELL * areas[piece]]
+        if not same:
+            first = len(self.areas)
+            self.contend(tile, local, areas, np.array([piece]))
+            self._pieces += range(first, len(self.areas))
+            return
+        view[mask & self._free(view)] = same[0]
+        for other in same[1:]:
+            self.labels[self.labels == other] = same[0]
+            self.areas[other] = 0
+        self.areas[same[0]] = int((self.labels == same[0]).sum())
 
     def finished(self) -> np.ndarray:
         """Returns the instances that are left, numbered from 1."""

@@ -162,9 +162,9 @@ class PairLinker:
         last = self._frames[-1]
         instances, cells, common = overlaps(labels, last.labels, (number, len(last.tracks)))
         areas = np.bincount(labels.ravel(), minlength=number)
-        iou = common / (areas[instances] + last.areas[cells] - common)
+        iou = common / np.maximum(areas[instances] + last.areas[cells] - common, 1)
         best = np.argsort(-iou, kind="stable")
-        best = best[(iou[best] >= self.options.link_iou) & (last.tracks[cells[best]] > 0)]
+        best = best[(iou[best] >= self.options.link_iou) & (last.tracks[cells[best]] > 0)]  # not those in the margin
         tracks = np.zeros(number, np.int64)
         taken: set[int] = set()
         for instance, track in zip(instances[best].tolist(), last.tracks[cells[best]].tolist(), strict=True):

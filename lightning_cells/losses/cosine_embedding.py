@@ -66,12 +66,12 @@ class CosineEmbeddingLoss(nn.Module):
         # Time first, as the networks lay frames in the batch: with `channels_last` this is a view.
         pixels = embeddings.permute(1, 0, 3, 4, 2).reshape(-1, embeddings.shape[2])
         block_sums, block_moments = _BlockMoments.apply(pixels, cells.order, cells.valid)
-        number, dims = len(cells.pixels), pixels.shape[1]
-        sums = block_sums.new_zeros(number, dims).index_add(0, cells.cell, block_sums)
-        moments = block_sums.new_zeros(number, dims, dims).index_add(0, cells.cell, block_moments)
+        number = len(cells.pixels)
+        sums = _add_up(block_sums, cells.cell, number)
+        moments = _add_up(block_moments, cells.cell, number)
         i, j = cells.pairs
-        around = torch.zeros_like(moments).index_add(0, i, moments[j])
-        around_pixels = torch.zeros_like(cells.pixels).index_add(0, i, cells.pixels[j])
+        around = _add_up(moments[j], i, number)
+        around_pixels = _add_up(cells.pixels[j], i, number)
 
         mean = F.normalize(sums / cells.pixels[:, None], dim=1, eps=SHORTEST)
         own = _quadratic(mean, moments) / cells.pixels
@@ -125,17 +125,15 @@ def _cells(labels: Tensor, neighbours: Tensor) -> _Cells:
 
     found, cell = torch.unique_consecutive(segments // 2, return_inverse=True)
     found_clip, found_id = found // span, found % span
-    pixels = torch.zeros(len(found), device=labels.device).index_add(0, cell, counts.float())
+    pixels = _add_up(counts.float(), cell, len(found))
     is_cell = (found_id > 0).float()
-    per_clip = torch.zeros(batch, device=labels.device).index_add(0, found_clip, is_cell)
+    per_clip = _add_up(is_cell, found_clip, batch)
     weight = is_cell / (per_clip[found_clip].clamp(min=1) * batch)
 
     background, against_it = segments // 2 % span == 0, segments % 2 == 1
-    sizes = torch.zeros(2 * batch, device=labels.device)
     side = 2 * (segments // 2 // span) + against_it
-    counted = background | against_it
-    sizes.index_add_(0, side[counted], counts[counted].float())
     sign = background.float() - against_it.float()
+    sizes = _add_up(counts * sign.abs(), side, 2 * batch)
     background_weight = sign / (sizes[side].clamp(min=1) * batch)
 
     block_segment, order, valid = _blocks(counts, order)
@@ -173,6 +171,14 @@ def _pairs(neighbours: Tensor, found: Tensor, span: int) -> Tensor:
     places = torch.searchsorted(found, keys).clamp(max=len(found) - 1)
     present = (ids > 0) & (ids < span) & (found[places] == keys)
     return places[present.all(2)].T
+
+
+def _add_up(rows: Tensor, places: Tensor, number: int) -> Tensor:
+    """(N,...) -> (number,...), the sums of the rows that share a place.
+
+    Not `index_add`, which keeps the rows for its backward pass, and is not deterministic on a GPU.
+    """
+    return rows.new_zeros(number, *rows.shape[1:]).index_put((places,), rows, accumulate=True)
 
 
 def _quadratic(vectors: Tensor, matrices: Tensor) -> Tensor:

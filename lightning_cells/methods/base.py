@@ -22,7 +22,7 @@ class Tracked(NamedTuple):
     Attributes:
         start: index in the video of the first frame that came out.
         labels: one int32 (H, W) image per frame at original size: 0 background, else track id.
-        lineage: rows of all tracks so far; final with the last chunk of a video.
+        lineage: rows of the tracks in the frames that came out so far; final with the last chunk of a video.
     """
 
     start: int
@@ -35,7 +35,7 @@ class Video(Protocol):
 
     @property
     def lineage(self) -> Lineage:
-        """Rows of all tracks so far."""
+        """Rows of the tracks in the frames returned so far."""
 
     def push(self, frames: Tensor) -> list[np.ndarray]:
         """Takes the next frames, float32 (T, 1, h, w), and returns those that are done, which may lag behind.

@@ -131,7 +131,8 @@ class StackedHourglass(nn.Module):
     ReLU, without normalisation. The hidden layers' initialisation is that of the authors' code; the last one's,
     half that variance because no ReLU follows, is ours.
 
-    The defaults are the paper's network, 4,136,608 parameters; single-frame it has 1,554,336, volumetric 4,650,912.
+    With ``memory_format=torch.channels_last`` (``channels_last_3d`` if volumetric) all layers keep that layout. The
+    defaults are the paper's network, 4,136,608 parameters; single-frame it has 1,554,336, volumetric 4,650,912.
 
     Args:
         features: channels of every hidden layer.

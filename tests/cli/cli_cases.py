@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,10 +45,10 @@ def complaint(capfd: pytest.CaptureFixture[str], *words: str | Path) -> str:
     return err.removeprefix(start).rstrip("\n")
 
 
-def fit(root: Path, home: Path, *words: str) -> Path:
-    """Trains the tiny method for one epoch of two batches, and returns the checkpoint."""
+def fit(root: Path, home: Path, *words: str, method: Sequence[str] = METHOD) -> Path:
+    """Trains a tiny method for one epoch of two batches, and returns the checkpoint."""
     short = [*QUIET, *SPLIT, *SHORT, "--trainer.max_epochs", "1"]
-    assert main(["fit", *METHOD, *short, *words, "--data.root", str(root), "--output_dir", str(home)]) == 0
+    assert main(["fit", *method, *short, *words, "--data.root", str(root), "--output_dir", str(home)]) == 0
     (checkpoint,) = home.glob("checkpoints/*/best.ckpt")
     return checkpoint
 

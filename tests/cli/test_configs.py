@@ -20,7 +20,7 @@ METHODS = sorted(CONF.glob("method/*/*.yaml"))
 DATA = sorted(CONF.glob("data/*.yaml"))
 TRAINERS = sorted(CONF.glob("trainer/*.yaml"))
 VERBS = ("fit", "test", "predict")
-FAST = ["--trainer.fast_dev_run", "true", "--trainer.logger", "false"]  # without setting up a database each time
+FAST = ["--trainer.fast_dev_run", "true"]
 
 
 def name(path: Path) -> str:
@@ -53,7 +53,7 @@ def test_method(config: Path, verb: str, small: Path, capfd: pytest.CaptureFixtu
 def test_checkpoint_of_tiny_method_is_enough(
     config: Path, small: Path, home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoint = fit(small, home, "-c", str(config), *QUIET, *SHORT, "--trainer.max_epochs", "1")
+    checkpoint = fit(small, home, method=("-c", str(config)))
     assert say(capfd, "predict", *QUIET, "--data.root", small, "--ckpt_path", checkpoint).status == 0
     assert sorted(path.name for path in (home / "predictions/small").iterdir()) == ["01_RES", "02_RES", "03_RES"]
 
@@ -123,6 +123,6 @@ def test_configuration_that_does_not_fit_is_noticed(
 ) -> None:
     """The tests above would see a misspelt key: here is one."""
     config = tmp_path / "wrong.yaml"
-    config.write_text(METHODS[0].read_text().replace("streaming:", "steaming:"))
+    config.write_text(METHODS[0].read_text().replace("clip_length:", "clip_lenth:"))
     line = complaint(capfd, "fit", "-c", config, *QUIET, *SPLIT, *FAST, "--data.root", simulated)
-    assert line == "there is no option 'data.steaming': did you mean 'data.streaming'?"
+    assert line == "there is no option 'data.clip_lenth': did you mean 'data.clip_length'?"

@@ -71,3 +71,8 @@ def test_wrong_options_are_refused():
         HDBSCAN(min_cluster_size=1)
     with pytest.raises(InputError, match="coordinate_weight: -1 is negative"):
         HDBSCAN(coordinate_weight=-1)
+
+
+def test_a_lone_cell_is_lost_as_the_documentation_says():
+    embeddings, truth = two_cells()
+    assert not HDBSCAN(min_cluster_size=100)(embeddings, torch.from_numpy(truth == 1)).any()
