@@ -36,21 +36,19 @@ class LinkedFrame:
         return [track for track in dict.fromkeys(self.tracks.tolist()) if track]
 
     def heir(self, track: int, before: LinkedFrame) -> int:
-        """The track that covers most of a track's cell in the frame before, 0 for none."""
+        """The track that covers more than half of what a track covered in the frame before, 0 for none."""
         cells, olds, pixels = self.overlaps
         own = before.tracks[olds] == track
-        return _most(self.tracks[cells[own]], pixels[own])
+        return _majority(self.tracks[cells[own]], pixels[own], before.area(track))
 
     def origin(self, track: int, before: LinkedFrame) -> int:
-        """The track of the frame before that covers most of a track's cell in this one, 0 for none."""
+        """The track that in the frame before covered more than half of what a track covers, 0 for none."""
         cells, olds, pixels = self.overlaps
-        own = np.flatnonzero(self.tracks[cells] == track)
-        own = own[np.argsort(olds[own], kind="stable")]  # a track may have several cells
-        return _most(before.tracks[olds[own]], pixels[own])
+        own = self.tracks[cells] == track
+        return _majority(before.tracks[olds[own]], pixels[own], self.area(track))
 
 
-def _most(tracks: np.ndarray, pixels: np.ndarray) -> int:
-    """Returns the track with the most pixels, of equal ones the first, 0 if there is none."""
-    known, first, place = np.unique(tracks, return_index=True, return_inverse=True)
-    total = np.where(known > 0, np.bincount(place, pixels, len(known)), 0)
-    return int(known[np.lexsort((first, -total))[0]]) if total.any() else 0
+def _majority(tracks: np.ndarray, pixels: np.ndarray, area: int) -> int:
+    known, place = np.unique(tracks, return_inverse=True)
+    held = np.flatnonzero((2 * np.bincount(place, pixels, len(known)) > area) & (known > 0))
+    return int(known[held[0]]) if len(held) else 0

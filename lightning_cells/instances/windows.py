@@ -261,7 +261,7 @@ class PairLinker:
                 if len(self._kept) == MAX_LABEL:
                     raise InputError(
                         f"frame {number + self._first}: more than {MAX_LABEL} tracks, which a 16-bit result cannot "
-                        "hold; drop small cells by a larger t_size, or track fewer frames"
+                        "hold; drop small cells by a larger min_size, or track fewer frames"
                     )
                 self._kept.append(life)
                 life.label = len(self._kept)

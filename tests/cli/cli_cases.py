@@ -15,6 +15,7 @@ from lightning_cells.cli import main
 METHOD = ["-c", "conf/method/ulstm/tiny.yaml"]
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.devices", "1"]
 QUIET += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+NO_RUN = ["--trainer.logger", "false"]  # where no run is of interest: setting up its database takes a moment
 SPLIT = ["--data.train", "['01', '02']", "--data.val", "['03']"]
 SHORT = ["--data.batches_per_epoch", "2", "--data.clip_length", "2", "--data.augmentation.crop", "32"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from cli_cases import METHOD, QUIET, SHORT, SPLIT, complaint, fit, run_python, say
+from cli_cases import METHOD, NO_RUN, QUIET, SHORT, SPLIT, complaint, fit, run_python, say
 
 from lightning_cells import __version__
 from lightning_cells.cli import TRAINING, VERBS, main
@@ -18,7 +18,6 @@ from lightning_cells.cli.training import TrainingCLI
 from lightning_cells.data.ctc import frame_paths, read_mask
 
 Capture = pytest.CaptureFixture[str]
-NO_RUN = ["--trainer.logger", "false"]  # where no run is of interest: setting up its database takes a moment
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +27,7 @@ def trained(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         simulated,
         tmp_path_factory.mktemp("trained"),
         *["--data.normalisation", "percentile", "--data.scale", "0.5", "--model.channels", "[4, 8]"],
-        *["--model.min_overlap", "0.3", "--model.decoder.min_size", "7"],
+        *["--model.min_overlap", "0.3", "--model.decoder.min_size", "7", *NO_RUN],
     )
 
 
@@ -337,11 +336,11 @@ def test_checkpoint_of_a_configuration_file(simulated: Path, trained: Path, tmp_
 
 
 def test_training_goes_on_from_a_checkpoint(simulated: Path, trained: Path, home: Path) -> None:
-    words = [*QUIET, *SPLIT, *SHORT, "--data.root", str(simulated), "--trainer.max_epochs", "2"]
+    words = [*QUIET, *NO_RUN, *SPLIT, *SHORT, "--data.root", str(simulated), "--trainer.max_epochs", "2"]
     trainer = TrainingCLI(["fit", "--ckpt_path", str(trained), *words]).trainer
     assert (trainer.current_epoch, trainer.global_step) == (2, 4)
     folder = Path(trainer.checkpoint_callback.best_model_path).parent
-    assert folder.parent == home / "checkpoints", "the earlier run's checkpoints are not touched"
+    assert folder == home / "checkpoints/unlogged", "the earlier run's checkpoints are not touched"
     words += ["--checkpoint.folder", str(folder), "--ckpt_path", "last", "--model.channels", "[4, 8]"]
     trainer = TrainingCLI(["fit", *METHOD, *words, "--trainer.max_epochs", "3"]).trainer
     assert (trainer.current_epoch, trainer.global_step) == (3, 6)
@@ -356,7 +355,7 @@ def test_untrained_weights_are_refused(verb: str, simulated: Path, home: Path, c
 
 
 def test_last_needs_a_folder(simulated: Path, capfd: Capture) -> None:
-    line = complaint(capfd, "fit", *METHOD, *QUIET, *SPLIT, "--data.root", simulated, "--ckpt_path", "last")
+    line = complaint(capfd, "fit", *METHOD, *QUIET, *NO_RUN, *SPLIT, "--data.root", simulated, "--ckpt_path", "last")
     assert "--checkpoint.folder" in line
 
 
@@ -457,7 +456,7 @@ def test_values_out_of_range(simulated: Path, home: Path, capfd: Capture) -> Non
 
 @pytest.mark.parametrize("verb", ["validate", "test"])
 def test_nothing_to_measure_on(verb: str, simulated: Path, trained: Path, capfd: Capture) -> None:
-    line = complaint(capfd, verb, "--ckpt_path", trained, *QUIET, "--data.root", simulated)
+    line = complaint(capfd, verb, "--ckpt_path", trained, *QUIET, *NO_RUN, "--data.root", simulated)
     assert line.startswith(f"there is nothing to {verb} on")
 
 

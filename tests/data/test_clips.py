@@ -189,6 +189,7 @@ def test_a_loader_goes_on_where_its_state_was_saved():
         fresh.load_state_dict(running.state_dict())
         assert fresh.state_dict() == running.state_dict()  # saved again before it went on
         assert contents(fresh) == whole[delivered:]
+        assert fresh.state_dict() == {"epoch": 0, "delivered": 6}
         assert contents(fresh) == whole
         next(passing)
 

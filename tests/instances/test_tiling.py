@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lightning_cells.errors import InputError
@@ -212,6 +212,7 @@ def test_merging_follows_the_rules(case):
 
 @settings(max_examples=100, deadline=None, database=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 40), st.integers(1, 30), st.integers(0, 2))
+@example(20, 32, 39, 15, 0)  # a cell of which the first tiles see a row of pixels only
 def test_boxes_of_any_size_come_back_where_tiles_agree(seed, height, width, largest, margin):
     rng = np.random.default_rng(seed)
     tiling = Tiling(tile=8, overlap=4, margin=margin)

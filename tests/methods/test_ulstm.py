@@ -114,6 +114,7 @@ def test_state_is_carried_detached_and_reset_per_lane():
         for ours, theirs in zip(method.network.parameters(), network.parameters(), strict=True):
             torch.testing.assert_close(ours.grad, theirs.grad)
     method.on_train_epoch_end()
+    assert method._state is None  # memory is free for the validation
     fresh = method.training_step(batch, 0)
     torch.testing.assert_close(fresh, expected)  # all lanes were new
 
