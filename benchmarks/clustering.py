@@ -1,12 +1,12 @@
 """Clustering embedded pixels: our mean shift beside a loop over scikit-learn's neighbour search.
 
 The loop is what the published method's code does: one seed after the other, its neighbours by
-`NearestNeighbors(metric="cosine")`, their mean, until the seed rests. Both start from the same seeds on the same
-synthetic embeddings of 2 frames of 256 x 256 pixels with about 100 000 foreground pixels: cells that tile the frame,
-eight nearly orthogonal directions shared by cells that do not touch, an offset of each cell's own, blurred borders and
-spatially correlated noise. One thread; times are process times, medians of rounds in which the variants take turns;
-memory is the peak of the process above what it held before the call (Linux). Stops if the clusters differ by more than
-the limits below.
+`NearestNeighbors(metric="cosine")` in float32, their mean, until the seed rests. Both start from the same seeds on the
+same synthetic embeddings of 2 frames of 256 x 256 pixels with about 100 000 foreground pixels: cells that tile the
+frame, eight nearly orthogonal directions shared by cells that do not touch, an offset of each cell's own, blurred
+borders and spatially correlated noise. One thread; times are process times, medians of rounds in which the variants
+take turns; memory is the peak of the process above what it held before the call (Linux). Stops if the clusters differ
+by more than the limits below.
 
     python benchmarks/clustering.py [--quick] [--rounds 3]
 """

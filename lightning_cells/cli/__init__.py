@@ -22,6 +22,7 @@ TRAINING = {
 VERBS = {
     "simulate": "write a simulated data set with exact truth",
     "download": "fetch a public data set",
+    "track": "track your own frames with a checkpoint",
     "evaluate": "compare a result folder with the truth",
     "dashboard": "open the runs side by side in MLflow's pages",
     "demo": "simulate, train, track, measure: the whole way in minutes",

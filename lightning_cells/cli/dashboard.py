@@ -16,11 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs MLflow's server in the foreground, bound to 127.0.0.1, until it is interrupted."""
-    from mlflow import MlflowClient
-
     from lightning_cells.errors import InputError
     from lightning_cells.experiments.mlflow import EXPERIMENT
-    from lightning_cells.experiments.store import artifact_root, open_experiment, tracking_uri
+    from lightning_cells.experiments.store import artifact_root, open_experiment, open_store, tracking_uri
 
     if not 1 <= args.port <= 65535:
         raise InputError(f"--port {args.port}: must be 1 to 65535")
@@ -34,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
             probe.bind(("127.0.0.1", args.port))
         except OSError as error:
             raise InputError(f"port {args.port} is not free ({error.strerror}): choose another with --port") from None
-    experiment = open_experiment(MlflowClient(uri), EXPERIMENT).experiment_id
+    experiment = open_experiment(open_store(uri), EXPERIMENT).experiment_id
     page = f"http://127.0.0.1:{args.port}/#/experiments/{experiment}/runs?viewMode=chart&compareRunsMode=CHART"
     print(f"Runs of {uri}\nOpen {page}\nStop with Ctrl-C", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(args.port)]

@@ -200,6 +200,11 @@ class SequenceDataModule(LightningDataModule):
     def train_dataloader(self) -> ClipLoader:
         """Loader of `Clip` batches."""
         sequences = self.sequences["train"]
+        if self.trainer is not None and self.trainer.overfit_batches > 0:
+            raise InputError(
+                "trainer.overfit_batches: does not go with drawn clips: choose few frames instead, as by "
+                "data.train=['01[0:5]'] and data.val=['01[0:5]']"
+            )
         target = None if self.trainer is None else getattr(self.trainer.lightning_module, "clip_target", None)
         if target is not None and all(s.labels is None for s in sequences):
             raise InputError("data.train: the method learns from instance labels, but there are semantic classes alone")

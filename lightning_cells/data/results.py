@@ -27,12 +27,15 @@ class ResultWriter:
         folder: result folder, by custom ``01_RES``; missing parents are made.
         digits: digits of the frame numbers, those of the input frames.
         overwrite: whether an earlier result is replaced.
+        temporary: the hidden folder, beside the target or on the same disk; None takes an unused name.
 
     Raises:
         InputError: if the folder exists and ``overwrite`` is off, or it holds anything but a result.
     """
 
-    def __init__(self, folder: Path, digits: int = 3, overwrite: bool = True) -> None:
+    def __init__(
+        self, folder: Path, digits: int = 3, overwrite: bool = True, temporary: Path | None = None
+    ) -> None:
         self.folder = Path(folder).resolve()
         self.digits = digits
         if self.folder.exists():
@@ -45,7 +48,7 @@ class ResultWriter:
             other = [name for name in names if not _RESULT_FILE.fullmatch(name)]
             if other:
                 raise InputError(f"{folder}: holds '{other[0]}', not only a result: give another folder")
-        self._temporary = beside(self.folder)
+        self._temporary = temporary or beside(self.folder)
         self._present: dict[int, np.ndarray] = {}
         self._size: tuple[int, ...] | None = None
 

@@ -14,10 +14,8 @@ from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from mlflow import MlflowClient
 from mlflow.entities import Param, RunTag
-from mlflow.exceptions import MlflowException
 
-from lightning_cells.errors import InputError
-from lightning_cells.experiments.store import open_experiment, tracking_uri
+from lightning_cells.experiments.store import open_experiment, open_store, tracking_uri
 
 EXPERIMENT = "lightning_cells"
 _BATCH = 100  # most parameters that MLflow takes at once
@@ -58,13 +56,8 @@ class RunLogger(MLFlowLogger):
     ) -> None:
         uri = uri or tracking_uri()
         self.unnamed = run_name is None and run_id is None
-        try:
-            super().__init__(experiment_name, run_name, tracking_uri=uri, tags=tags, run_id=run_id)
-        except (MlflowException, ImportError, OSError) as error:
-            raise InputError(
-                f"runs cannot be kept in {uri} ({str(error).split('. ')[0].strip()}): give a database or a server as "
-                "MLFLOW_TRACKING_URI, such as sqlite:////folder/mlflow.db, or unset it"
-            ) from error
+        open_store(uri)
+        super().__init__(experiment_name, run_name, tracking_uri=uri, tags=tags, run_id=run_id)
 
     @property
     @rank_zero_experiment
@@ -140,7 +133,7 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
             flat |= _flatten(value, name)
         else:
-            flat[name] = value
+            flat[name] = list(value) if isinstance(value, tuple) else value
     return flat
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
+from mlflow.exceptions import MlflowException
 
+from lightning_cells.errors import InputError
 from lightning_cells.paths import output_dir
 
 # Opens the experiment in MLflow's pages for model training instead of those for language models.
@@ -20,11 +22,24 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output_dir() / 'mlflow.db'}"
 
 
-def open_experiment(client: MlflowClient, name: str) -> Experiment:
-    """Returns the experiment `name`, made where it does not exist.
+def open_store(uri: str) -> MlflowClient:
+    """Returns a client of the store at `uri`; a fresh sqlite file is set up, which two processes may not do at once.
 
-    MLflow sets up a fresh sqlite file at first use and two processes may not do so at once, hence the lock.
+    Raises:
+        InputError: if runs cannot be kept at that address.
     """
+    try:
+        with _alone():
+            return MlflowClient(uri)
+    except (MlflowException, ImportError) as error:
+        raise InputError(
+            f"runs cannot be kept in {uri} ({str(error).split('. ')[0].strip()}): give a database or a server as "
+            "MLFLOW_TRACKING_URI, such as sqlite:////folder/mlflow.db, or unset it"
+        ) from error
+
+
+def open_experiment(client: MlflowClient, name: str) -> Experiment:
+    """Returns the experiment `name`, made where it does not exist, by one process at a time."""
     with _alone():
         experiment = client.get_experiment_by_name(name)
         if experiment is not None and experiment.lifecycle_stage == "deleted":

@@ -33,9 +33,10 @@ class PairLinker:
 
     1. Each instance of a new pair continues the track whose cell it covers in the frame that both know, best
        overlap first and one to one; the others begin tracks.
-    2. False splits are undone. Where a track ends and its last cell is covered most by another one, they become
-       one track if the shorter-lived of them began on a cell of the other: it split off and came back. In the
-       first frame, before which there is nothing, it is enough that they lived side by side.
+    2. False splits are undone. Where a track ends and another one covers more than half of its last cell, they
+       become one track if the shorter-lived of them began with more than half of its cell on the other: it split
+       off and came back. In the first frame, before which there is nothing, it is enough that they lived side by
+       side.
     3. New tracks get parents: the best overlap among the tracks that ended or shrank.
     4. Short tracks without parent or child are dropped.
 
@@ -48,8 +49,8 @@ class PairLinker:
 
     From Payer et al., Segmenting and Tracking Cell Instances with Cosine Embeddings and Recurrent Hourglass
     Networks, Medical Image Analysis 57 (2019), section 3.4, and its public code. There short tracks are dropped
-    before parents are sought, tracks that go on are always cut, margins are cleared at the end, and a false split
-    is undone only if the part that split off keeps its number no longer than the split.
+    before parents are sought, tracks that go on are always cut, margins are cleared at the end, and of a false
+    split only the part can end, not the track that it split from.
 
     Args:
         options: thresholds.
@@ -74,9 +75,9 @@ class PairLinker:
     @property
     def _family_delay(self) -> int:
         """Frames from the first of a short track to the last in which a child of it may begin."""
-        return (
-            max(self.options.t_length - 2 + max(self.options.parent_frames, 1), 0) if self.options.t_length > 1 else 0
-        )
+        if self.options.t_length < 2:
+            return 0
+        return self.options.t_length - 2 + max(self.options.parent_frames, 1)
 
     @property
     def lineage(self) -> Lineage:

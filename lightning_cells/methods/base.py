@@ -31,18 +31,40 @@ class Tracked(NamedTuple):
 
 
 class Video(Protocol):
-    """A method at work on one video: frames go in as they come, tracked cells come out."""
+    """A method at work on one video: frames go in as they come, tracked cells come out.
+
+    Finding cells takes nearly all of the time, so it can be done apart from linking them: what `instances` returned
+    can be kept, and be given to `link` of a new video later.
+    """
 
     @property
     def lineage(self) -> Lineage:
         """Rows of the tracks in the frames returned so far."""
 
-    def push(self, frames: Tensor) -> list[np.ndarray]:
-        """Takes the next frames, float32 (T, 1, h, w), and returns those that are done, which may lag behind.
+    @property
+    def state(self) -> Any:
+        """What `instances` remembers of the frames before: None, tensors, and tuples of these."""
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        """Makes `instances` go on where another video with this state would."""
+
+    def instances(self, frames: Tensor) -> list[np.ndarray]:
+        """Finds cells in the next frames, float32 (T, 1, h, w).
+
+        Returns:
+            T integer arrays with the cells that came with each frame, in the form that `link` takes.
+        """
+
+    def link(self, found: list[np.ndarray]) -> list[np.ndarray]:
+        """Links the cells of the next frames, and returns the frames that are done, which may lag behind.
 
         Returns:
             int32 track labels, (H, W) at original size, of the frames that follow those returned before.
         """
+
+    def push(self, frames: Tensor) -> list[np.ndarray]:
+        """`instances`, then `link`."""
 
     def finish(self) -> list[np.ndarray]:
         """Returns the frames that are left when the video has ended."""
@@ -57,6 +79,11 @@ class CellMethod(LightningModule, ABC):
     """
 
     clip_target: Target | None = None
+
+    @property
+    def first_chunk(self) -> int:
+        """How many frames the first chunk of a video needs, if the video has as many."""
+        return 1
 
     def __init__(self) -> None:
         super().__init__()

@@ -48,38 +48,47 @@ class EmbeddedVideo:
         self._tile_batch = tile_batch
         self._decoder = decoder
         self._linker = linker
-        self._before: Tensor | None = None  # (t, 1, h, w), the last frames
+        self.state: Tensor | None = None  # (t, 1, h, w), the last frames
 
     @property
     def lineage(self) -> Lineage:
         """Rows of the tracks in the frames returned so far."""
         return self._linker.lineage
 
-    @torch.no_grad()
     def push(self, frames: Tensor) -> list[np.ndarray]:
         """Takes the next frames, float32 (T, 1, h, w), and returns those whose tracks are certain."""
-        known = 0 if self._before is None else len(self._before)
-        frames = frames if self._before is None else torch.cat([self._before, frames])
+        return self.link(self.instances(frames))
+
+    @torch.no_grad()
+    def instances(self, frames: Tensor) -> list[np.ndarray]:
+        """Finds the cells of the next frames, float32 (T, 1, h, w).
+
+        Returns:
+            For each of them int32 (2, h, w): the cells of the frame before and of this one; (1, h, w) for the first.
+        """
+        known = 0 if self.state is None else len(self.state)
+        frames = frames if self.state is None else torch.cat([self.state, frames])
         size = (frames.shape[-2], frames.shape[-1])
         ends = range(known + 1, len(frames) + 1)
         found: list[list[np.ndarray]] = [[] for _ in ends]
         layout = self._tiling.layout(size)
         for first in range(0, len(layout), self._tile_batch):
             tiles = layout[first : first + self._tile_batch]
-            for number, labels in enumerate(self._instances(frames, tiles, ends)):
+            for number, labels in enumerate(self._windows(frames, tiles, ends)):
                 found[number] += labels
-        finished = []
-        for labels in found:
-            pair = self._tiling.merge(labels, size)
-            finished += self._linker.push(resize_labels(pair, self._size))
-        self._before = frames[-(self._window - 1) :] if self._window > 1 else frames[:0]
-        return finished
+        # a copy: a view would keep, and save, the whole chunk
+        self.state = (frames[-(self._window - 1) :] if self._window > 1 else frames[:0]).clone()
+        return [self._tiling.merge(labels, size) for labels in found]
+
+    def link(self, found: list[np.ndarray]) -> list[np.ndarray]:
+        """Links what `instances` found, and returns the frames whose tracks are certain."""
+        return [done for pair in found for done in self._linker.push(resize_labels(pair, self._size))]
 
     def finish(self) -> list[np.ndarray]:
         """Returns the frames that waited for what might come after them."""
         return self._linker.finish()
 
-    def _instances(self, frames: Tensor, tiles: list[Tile], ends: range) -> Iterator[list[np.ndarray]]:
+    def _windows(self, frames: Tensor, tiles: list[Tile], ends: range) -> Iterator[list[np.ndarray]]:
         """Yields, window by window, the cells of some tiles."""
         clips = torch.stack([frames[..., tile.rows, tile.columns] for tile in tiles])
         contracted = self._network.contract(clips)

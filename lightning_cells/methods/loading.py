@@ -33,7 +33,11 @@ def checkpoint_settings(path: Path) -> dict[str, Any]:
     Raises:
         InputError: if the file cannot be read or was not written by a method of this package.
     """
-    checkpoint = read_checkpoint(path)
+    return settings_of(read_checkpoint(path), path)
+
+
+def settings_of(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
+    """`checkpoint_settings` of a checkpoint that was read from `path`."""
     settings = checkpoint.get(SETTINGS) if isinstance(checkpoint, dict) else None
     if not isinstance(settings, dict) or not settings.keys() >= {"method", "data"}:
         raise InputError(f"{path} was not written by a method of lightning_cells: take another")

@@ -112,6 +112,11 @@ class ULSTM(CellMethod):
         """Forgets the lanes, which start anew with each epoch."""
         self._state = None
 
+    @property
+    def first_chunk(self) -> int:
+        """How many frames the first chunk of a video needs, if the video has as many: those of the warm-up, too."""
+        return 1 + self.hparams["warm_up_frames"]
+
     def predict_step(self, chunk: Chunk, batch_idx: int) -> Tracked:
         """Tracks a chunk.
 
@@ -119,30 +124,26 @@ class ULSTM(CellMethod):
             InputError: if the first chunk of a longer video has too few frames for the warm-up: the result would depend
                 on the size of chunks.
         """
-        frames = 1 + self.hparams["warm_up_frames"]
-        if chunk.first and 0 < len(chunk.frames) < min(frames, len(chunk.sequence)):
+        needed = self.first_chunk
+        if chunk.first and 0 < len(chunk.frames) < min(needed, len(chunk.sequence)):
             raise InputError(
-                f"data.chunk={len(chunk.frames)}: model.warm_up_frames={frames - 1} needs chunks of {frames} frames: "
+                f"data.chunk={len(chunk.frames)}: model.warm_up_frames={needed - 1} needs chunks of {needed} frames: "
                 "set larger chunks or a shorter warm-up"
             )
         return super().predict_step(chunk, batch_idx)
 
     def open_video(self, size: tuple[int, int], first_frame: int = 0) -> SegmentedVideo:
         """Returns a fresh state for a video whose frames are (H, W) `size` on disk, numbered from `first_frame`."""
-        state: Any = None
-        started = False
 
-        def probabilities(frames: Tensor) -> Tensor:
-            nonlocal state, started
+        def probabilities(frames: Tensor, state: Any) -> tuple[Tensor, Any]:
             height, width = frames.shape[-2:]
             padded = _mirror(frames)
             before = padded[1 : 1 + self.hparams["warm_up_frames"]]
-            if not started and len(before):
+            if state is None and len(before) and self.hparams["temporal"] == "recurrent":
                 _, state = self.network(before.flip(0)[None], None)
-            started = True
             logits, state = self.network(padded[None], state)
             inside = logits[0, ..., _PADDING : _PADDING + height, _PADDING : _PADDING + width]
-            return inside.float().softmax(1)
+            return inside.float().softmax(1), state
 
         linker = OverlapLinker(
             min_overlap=self.hparams["min_overlap"],

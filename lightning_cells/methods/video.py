@@ -1,6 +1,7 @@
 """Videos for methods that segment frame by frame and leave tracking to a linker."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,8 @@ class SegmentedVideo:
     """Class probabilities -> cells -> tracks by overlap.
 
     Args:
-        probabilities: float32 (T, 1, h, w) frames -> (T, C, h, w) class probabilities.
+        probabilities: float32 (T, 1, h, w) frames and the state after the frames before, None at the start -> (T, C,
+            h, w) class probabilities and the new state.
         size: (H, W) on disk; probabilities are resampled to it before cells are cut out, which keeps outlines smooth.
         decoder: probabilities of a frame -> cells.
         linker: cells of consecutive frames -> tracks.
@@ -24,7 +26,7 @@ class SegmentedVideo:
 
     def __init__(
         self,
-        probabilities: Callable[[Tensor], Tensor],
+        probabilities: Callable[[Tensor, Any], tuple[Tensor, Any]],
         size: tuple[int, int],
         decoder: Decoder,
         linker: OverlapLinker,
@@ -33,19 +35,29 @@ class SegmentedVideo:
         self._size = size
         self._decoder = decoder
         self._linker = linker
+        self.state: Any = None
 
     @property
     def lineage(self) -> Lineage:
         """Rows of all tracks so far."""
         return self._linker.lineage
 
-    @torch.no_grad()
     def push(self, frames: Tensor) -> list[np.ndarray]:
         """Takes the next frames, float32 (T, 1, h, w), and returns their int32 (H, W) track labels."""
-        probabilities = self._probabilities(frames).float()
+        return self.link(self.instances(frames))
+
+    @torch.no_grad()
+    def instances(self, frames: Tensor) -> list[np.ndarray]:
+        """Finds the cells of the next frames, float32 (T, 1, h, w): int32 (H, W) each, 0 background."""
+        probabilities, self.state = self._probabilities(frames, self.state)
+        probabilities = probabilities.float()
         if probabilities.shape[-2:] != self._size:
             probabilities = F.interpolate(probabilities, self._size, mode="bilinear", align_corners=False)
-        return [self._linker.push(self._decoder(frame)) for frame in probabilities.cpu().numpy()]
+        return [self._decoder(frame) for frame in probabilities.cpu().numpy()]
+
+    def link(self, found: list[np.ndarray]) -> list[np.ndarray]:
+        """Links the cells of the next frames: int32 (H, W) track labels, none of which lags behind."""
+        return [self._linker.push(labels) for labels in found]
 
     def finish(self) -> list[np.ndarray]:
         """Nothing is left: each frame is done when it comes."""

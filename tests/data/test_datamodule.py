@@ -331,6 +331,11 @@ def test_a_method_for_instances_needs_instances(stills):
     complaint(lambda: record(data), "data.train", "instance labels")
 
 
+def test_overfitting_is_done_by_choosing_few_frames(simulated):
+    data = SequenceDataModule(str(simulated), val=["01"], clip_length=3)
+    complaint(lambda: record(data, overfit_batches=1), "trainer.overfit_batches", "data.train")
+
+
 def open_and_sum(root: Path, gate, results) -> None:
     torch.set_num_threads(1)
     data = SequenceDataModule(str(root), val=["03"], chunk=12)

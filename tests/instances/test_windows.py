@@ -1,4 +1,3 @@
-from collections import Counter
 from itertools import count, pairwise
 
 import numpy as np
@@ -84,18 +83,15 @@ def plain_result(pairs, o):
     def mask(n, track):
         return set().union(*(shape[n][v] for v in shape[n] if owner[n][v] == track))
 
-    def most(n, pixels):
-        """Track with most of the pixels in a frame."""
-        common = Counter()
-        for v in shape[n]:
-            common[owner[n][v]] += len(shape[n][v] & pixels)
-        return max(common, key=common.get) if common and max(common.values()) else 0
+    def holder(n, pixels):
+        """Track with more than half of the pixels in a frame."""
+        return next((track for track in set(owner[n].values()) if 2 * len(mask(n, track) & pixels) > len(pixels)), 0)
 
     def split_from(part, whole):
         begin, end = span(part)
         if begin == 0:
             return span(whole)[0] <= end
-        return most(begin - 1, mask(begin, part)) == whole
+        return holder(begin - 1, mask(begin, part)) == whole
 
     def rename(old, new, start=0):
         for tracks in owner[start:]:
@@ -122,7 +118,7 @@ def plain_result(pairs, o):
         for track in list(dict.fromkeys(owner[now - 1].values())):
             if track in owner[now].values() or track not in owner[now - 1].values():
                 continue
-            heir = most(now, mask(now - 1, track))
+            heir = holder(now, mask(now - 1, track))
             if not heir:
                 continue
             (begin, end), (other, _) = span(track), span(heir)
