@@ -1,10 +1,10 @@
 """Labelled cells of consecutive frames -> tracks."""
 
 import numpy as np
-from scipy.sparse import coo_array
 
 from lightning_cells.data.ctc import MAX_LABEL, Lineage, Track
 from lightning_cells.errors import InputError
+from lightning_cells.instances.overlap import overlaps
 
 
 class OverlapLinker:
@@ -107,7 +107,7 @@ class OverlapLinker:
             raise InputError(f"frame {self._frame}: {now} pixels after frames of {before}; give frames of one size")
 
         # Of repeated assignments to one place the last stays: the largest overlap, the lowest label among equals.
-        cells, olds, pixels = _overlaps(current, self._previous, (len(areas), len(self._tracks)))
+        cells, olds, pixels = overlaps(current, self._previous, (len(areas), len(self._tracks)))
         order = np.argsort(-pixels, kind="stable")[::-1]
         old = np.zeros(len(areas), np.int64)  # the last frame's cell that covers most of each
         overlap = np.zeros(len(areas), np.int64)
@@ -128,24 +128,3 @@ class OverlapLinker:
         heir = heir[heir > 0]
         tracks[heir] = self._tracks[old[heir]]
         return tracks, parents
-
-
-def _overlaps(
-    current: np.ndarray, previous: np.ndarray, numbers: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count the common pixels of all pairs of cells that have any.
-
-    Args:
-        current: (H, W) int32, cells as 1..K.
-        previous: (H, W) int32, cells as 1..P.
-        numbers: K + 1, P + 1.
-
-    Returns:
-        Current cells, previous cells, pixels: 1-D int arrays, sorted by the cells.
-    """
-    both = (current > 0) & (previous > 0)
-    pairs = current[both], previous[both]
-    counts = coo_array((np.ones(len(pairs[0]), np.int32), pairs), numbers).tocsr()  # linear, unlike a sort
-    counts.sort_indices()
-    cells, olds = counts.nonzero()
-    return cells, olds, counts.data
