@@ -33,7 +33,8 @@ class SequenceDataModule(LightningDataModule):
         root: data set folder, or its name under ``$LIGHTNING_CELLS_DATA``.
         layout: ``ctc`` for Cell Tracking Challenge folders, ``images`` for still images in ``images/`` and ``labels/``.
         train: selectors of training data: names or patterns, optionally with a range of frame numbers, such as
-            ``01``, ``0*`` or ``01[0:45]`` (see `data.splits.select`). None takes all.
+            ``01``, ``0*`` or ``01[0:45]`` (see `data.splits.select`). None takes all videos that neither `val` nor `test`
+            names.
         val: selectors of validation data. None validates on nothing, unless `folds` is set.
         test: selectors of test data. None takes the validation data.
         predict: selectors of data to predict. None takes the test data, or all if there is none.
@@ -132,6 +133,11 @@ class SequenceDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Opens all sequences and splits them."""
+        if getattr(self.trainer, "overfit_batches", 0) > 0:
+            raise InputError(
+                "trainer.overfit_batches: does not go with drawn clips: choose few frames instead, as by "
+                "data.train=['01[0:5]'] and data.val=['01[0:5]']"
+            )
         if self.sequences:
             return
         everything = self._open()
@@ -139,7 +145,9 @@ class SequenceDataModule(LightningDataModule):
             name: None if selectors is None else select(everything, selectors, f"data.{name}")
             for name, selectors in self.selectors.items()
         }
-        train, val = chosen["train"] or everything, chosen["val"]
+        val = chosen["val"]
+        held_out = {s.name for part in (val, chosen["test"]) for s in part or []}
+        train = chosen["train"] or [s for s in everything if s.name not in held_out]
         if self.folds:
             train, val = split_fold(train, self.folds, self.fold)
             train = [s for s in train if len(s) >= self.clip_length] or train  # what lies beside the fold may be short
@@ -164,8 +172,12 @@ class SequenceDataModule(LightningDataModule):
                 f"there is nothing to {stage} on: name videos with --data.{part}, such as --data.{part} '[\"02\"]'"
             )
         if stage == "fit":
-            self._clip_sampler()
             train = self.sequences["train"]
+            if not train:
+                raise InputError(
+                    "data.val and data.test name all videos there are: name those to train on by data.train"
+                )
+            self._clip_sampler()
             if all(s.labels is None and s.classes is None for s in train):
                 raise InputError(
                     f"data.train: no truth for {', '.join(s.name for s in train[:12])}: "
@@ -200,11 +212,6 @@ class SequenceDataModule(LightningDataModule):
     def train_dataloader(self) -> ClipLoader:
         """Loader of `Clip` batches."""
         sequences = self.sequences["train"]
-        if self.trainer is not None and self.trainer.overfit_batches > 0:
-            raise InputError(
-                "trainer.overfit_batches: does not go with drawn clips: choose few frames instead, as by "
-                "data.train=['01[0:5]'] and data.val=['01[0:5]']"
-            )
         target = None if self.trainer is None else getattr(self.trainer.lightning_module, "clip_target", None)
         if target is not None and all(s.labels is None for s in sequences):
             raise InputError("data.train: the method learns from instance labels, but there are semantic classes alone")

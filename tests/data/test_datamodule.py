@@ -18,6 +18,7 @@ from lightning_cells.data.augment import Augmentation
 from lightning_cells.data.clips import Chunk, Clip
 from lightning_cells.data.ctc import read_frame, write_image
 from lightning_cells.data.datamodule import SequenceDataModule
+from lightning_cells.errors import InputError
 
 VARIED = Augmentation(crop=24, rotation=180, elastic=3, noise=0.2, intensity_shift=0.5)
 
@@ -189,7 +190,10 @@ def test_defaults_of_the_selections(simulated):
     assert names() == [everything, [], [], everything]
     assert names(train=["01"], val=["02"]) == [["01"], ["02"], ["02"], ["02"]]
     assert names(train=["01"], val=["02"], test=["03"]) == [["01"], ["02"], ["03"], ["03"]]
-    assert names(val=["02"], predict=["01"]) == [everything, ["02"], ["02"], ["01"]]
+    assert names(val=["02"], predict=["01"]) == [["01", "03"], ["02"], ["02"], ["01"]]
+    assert names(val=["02[0:4]"], test=["03"]) == [["01"], ["02"], ["03"], ["03"]]
+    with pytest.raises(InputError, match=r"data\.val and data\.test name all videos"):
+        names(val=["01", "02"], test=["03"])
     assert names(folds=3, fold=1) == [["01", "03"], ["02"], ["02"], ["02"]]
     assert names(train=["01", "02"], folds=2, test=["03"]) == [["02"], ["01"], ["03"], ["03"]]
 
