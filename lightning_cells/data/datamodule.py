@@ -33,8 +33,8 @@ class SequenceDataModule(LightningDataModule):
         root: data set folder, or its name under ``$LIGHTNING_CELLS_DATA``.
         layout: ``ctc`` for Cell Tracking Challenge folders, ``images`` for still images in ``images/`` and ``labels/``.
         train: selectors of training data: names or patterns, optionally with a range of frame numbers, such as
-            ``01``, ``0*`` or ``01[0:45]`` (see `data.splits.select`). None takes all videos that neither `val` nor `test`
-            names.
+            ``01``, ``0*`` or ``01[0:45]`` (see `data.splits.select`). None takes all videos that `val` and `test` do
+            not name.
         val: selectors of validation data. None validates on nothing, unless `folds` is set.
         test: selectors of test data. None takes the validation data.
         predict: selectors of data to predict. None takes the test data, or all if there is none.
