@@ -12,6 +12,7 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_cells.cli.arguments import checkpoint_given, shipped_configurations
 from lightning_cells.cli.mistakes import explain
@@ -108,7 +109,7 @@ class TrainingCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Opens the data first: a mistake in them is told before a run is logged or a second process started."""
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             self.datamodule.setup(self.subcommand)
         try:
             return super().instantiate_trainer(**kwargs)

@@ -110,7 +110,7 @@ def _decode_png(path: Path) -> np.ndarray:
 
 
 def _decode_tiff(path: Path) -> np.ndarray:
-    with _silent(), tifffile.TiffFile(path) as file:
+    with quiet_tifffile(), tifffile.TiffFile(path) as file:
         series, end = file.series, file.filehandle.size
         if len(series) != 1 or len(file.pages) != 1:
             raise InputError(f"{path}: has {len(file.pages)} pages: give one 2-D image per file")
@@ -125,7 +125,7 @@ def _decode_tiff(path: Path) -> np.ndarray:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def quiet_tifffile() -> Iterator[None]:
     """Keeps tifffile from printing dozens of lines about a broken file: ours names it in one."""
     logger = logging.getLogger("tifffile")
     before = logger.disabled

@@ -33,9 +33,7 @@ class ResultWriter:
         InputError: if the folder exists and ``overwrite`` is off, or it holds anything but a result.
     """
 
-    def __init__(
-        self, folder: Path, digits: int = 3, overwrite: bool = True, temporary: Path | None = None
-    ) -> None:
+    def __init__(self, folder: Path, digits: int = 3, overwrite: bool = True, temporary: Path | None = None) -> None:
         self.folder = Path(folder).resolve()
         self.digits = digits
         if self.folder.exists():

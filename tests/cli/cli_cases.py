@@ -16,6 +16,7 @@ METHOD = ["-c", "conf/method/ulstm/tiny.yaml"]
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.devices", "1"]
 QUIET += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 NO_RUN = ["--trainer.logger", "false"]  # where no run is of interest: setting up its database takes a moment
+PLACE = ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 SPLIT = ["--data.train", "['01', '02']", "--data.val", "['03']"]
 SHORT = ["--data.batches_per_epoch", "2", "--data.clip_length", "2", "--data.augmentation.crop", "32"]
 
@@ -55,13 +56,16 @@ def fit(root: Path, home: Path, *words: str, method: Sequence[str] = METHOD) -> 
 
 
 def run_python(*words: str | Path, limit: float = 120, **variables: str) -> Said:
-    """Runs Python in a process group of its own, which is killed when the time is up."""
+    """Runs Python in a process group of its own, which is killed when the time is up.
+
+    What Lightning has told this process of its place in a distributed training is not passed on.
+    """
     process = subprocess.Popen(
         [sys.executable, *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **variables},
+        env={name: value for name, value in os.environ.items() if name not in PLACE} | variables,
         start_new_session=True,
     )
     try:

@@ -274,7 +274,7 @@ def test_output_dir_holds_for_one_command(
     assert {"mlflow.db", "artifacts", "checkpoints", "cache"} <= {path.name for path in other.iterdir()}
     assert list(other.glob("artifacts/*/artifacts/config.yaml"))
     assert not list(home.iterdir())
-    assert main(["fit", *words]) == 0
+    assert main(["fit", *words, *NO_RUN]) == 0
     assert len(list(home.glob("checkpoints/*/best.ckpt"))) == 1
     assert len(list(other.glob("checkpoints/*"))) == 1
 
@@ -496,10 +496,10 @@ def test_files_that_are_no_text(simulated: Path, tmp_path: Path, capfd: Capture)
         assert f"{path}: is not a readable text file" in complaint(capfd, "fit", "-c", path)
 
 
-def test_mistakes_are_all_that_a_process_says_on_stderr(tmp_path: Path, home: Path) -> None:
-    """Found when the trainer is under way, in a process of its own, where nothing captures Lightning's reports."""
-    words = ["-m", "lightning_cells", "fit", *METHOD, *QUIET, "--data.root", tmp_path / "none"]
-    said = run_python(*words)
+def test_mistake_is_all_that_processes_say_on_stderr(tmp_path: Path, home: Path) -> None:
+    """Where nothing captures Lightning's reports; the second process is not even started."""
+    words = ["fit", *METHOD, *QUIET, "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    said = run_python("-m", "lightning_cells", *words, "--data.root", tmp_path / "none")
     assert said.status == 2
     assert said.err.startswith(f"lightning-cells fit: error: no data folder '{tmp_path / 'none'}'")
     assert said.err.count("\n") == 1

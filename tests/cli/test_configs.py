@@ -1,6 +1,7 @@
 """Every configuration that ships goes through fit, test and predict; none can escape."""
 
 import itertools
+import os
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from cli_cases import METHOD, QUIET, SHORT, SPLIT, complaint, fit, say
+from cli_cases import METHOD, NO_RUN, PLACE, QUIET, SHORT, SPLIT, complaint, fit, say
 
 import lightning_cells
 from lightning_cells.data.datamodule import SequenceDataModule
@@ -53,7 +54,7 @@ def test_method(config: Path, verb: str, small: Path, capfd: pytest.CaptureFixtu
 def test_checkpoint_of_tiny_method_is_enough(
     config: Path, small: Path, home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoint = fit(small, home, method=("-c", str(config)))
+    checkpoint = fit(small, home, *NO_RUN, method=("-c", str(config)))
     assert say(capfd, "predict", *QUIET, "--data.root", small, "--ckpt_path", checkpoint).status == 0
     assert sorted(path.name for path in (home / "predictions/small").iterdir()) == ["01_RES", "02_RES", "03_RES"]
 
@@ -67,7 +68,7 @@ def stand_in(data: dict[str, Any], folder: Path) -> Path:
         pattern, _, limits = selector.removesuffix("]").partition("[") if ":" in selector else (selector, "", "")
         videos = max(n for n in range(videos, 21) if n == videos or fnmatchcase(f"{n:02d}", pattern))
         frames = max(frames, *(int(limit) + 4 for limit in limits.split(":") if limit), 0)
-    return simulate(folder / data["root"], sequences=videos, frames=frames, size=(64, 64), cells=3)
+    return simulate(folder / data["root"], sequences=videos, frames=frames, size=(32, 32), cells=2)
 
 
 @pytest.mark.parametrize("config", DATA, ids=name)
@@ -98,11 +99,15 @@ def test_data_are_held_out(config: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.fixture
-def _alone() -> Iterator[None]:
-    """Leaves the process group that ddp has made of this process alone."""
+def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leaves the process group that ddp has made of this process alone, and forgets what it was told of it."""
+    for place in PLACE:
+        monkeypatch.delenv(place, raising=False)
     yield
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+    for place in PLACE:
+        os.environ.pop(place, None)
 
 
 @pytest.mark.usefixtures("_alone")

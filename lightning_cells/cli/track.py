@@ -1,0 +1,49 @@
+"""Tracks the cells of your own frames with a trained method, and writes a result folder.
+
+FRAMES is a folder of grey 8- or 16-bit TIFFs of one size, in the order of the numbers in their names, or one
+multi-page TIFF. The checkpoint remembers its method and how frames are to be prepared. DIR gets maskNNN.tif, in which
+each cell has the number of its track, and res_track.txt with one row "track first last parent" each. After a crash the
+same command goes on where it was.
+
+lightning-cells track my_frames --checkpoint outputs/checkpoints/RUN/best.ckpt --out my_RES --preview
+lightning-cells track movie.tif --checkpoint best.ckpt --out movie_RES --device cuda
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's options."""
+    parser.add_argument("frames", metavar="FRAMES", type=Path, help="folder of TIFFs, or a multi-page TIFF")
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="F", help="best.ckpt or last.ckpt of a run")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="result folder; a result is replaced")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where the network runs; auto takes a GPU if there is one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--chunk", type=int, default=8, metavar="N", help="frames in memory at a time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--preview", action="store_true", help="also write DIR_preview.gif: outlined and numbered cells, small"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Tracks."""
+    from lightning_cells.track import preview_path, track
+
+    frames, tracks = track(
+        args.frames,
+        args.checkpoint,
+        args.out,
+        device=args.device,
+        chunk=args.chunk,
+        preview=args.preview,
+    )
+    print(f"{tracks} track(s) in {frames} frame(s): {args.out}")
+    if args.preview:
+        print(f"preview: {preview_path(args.out.resolve())}")

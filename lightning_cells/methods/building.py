@@ -1,0 +1,53 @@
+"""A checkpoint -> a method ready to be used, without a configuration file."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jsonargparse
+import numpy as np
+
+from lightning_cells.data.intensity import Normalisation, normalise, scaled_size
+from lightning_cells.errors import InputError
+from lightning_cells.methods.base import CellMethod
+from lightning_cells.methods.loading import read_checkpoint, settings_of
+
+
+class Preprocessing(NamedTuple):
+    """What is done to each frame before a method sees it: see `normalise` and `rescale`."""
+
+    normalisation: Normalisation
+    scale: float
+
+
+def load_method(path: Path) -> tuple[CellMethod, Preprocessing]:
+    """Builds the method of a checkpoint with its weights, on the CPU and in evaluation mode.
+
+    Raises:
+        InputError: if the file is missing, damaged, or was not written by a method that this version has.
+    """
+    checkpoint = read_checkpoint(path)
+    settings = settings_of(checkpoint, path)
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(CellMethod, "model")
+    try:
+        chosen = parser.parse_object({"model": settings["model"]})
+        method = parser.instantiate_classes(chosen).model
+        method.load_state_dict(checkpoint["state_dict"])
+    except (jsonargparse.ArgumentError, RuntimeError, TypeError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{path} does not fit this version of lightning_cells: take a checkpoint of this version ({reason})"
+        ) from error
+    return method.eval(), _preprocessing(settings["data"], path)
+
+
+def _preprocessing(data: dict, path: Path) -> Preprocessing:
+    try:
+        known = Preprocessing(data["normalisation"], float(data["scale"]))
+        normalise(np.zeros((1, 1), np.uint8), known.normalisation)
+        scaled_size((1, 1), known.scale)
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f"{path} does not remember how frames were prepared: take one that lightning-cells fit wrote"
+        ) from None
+    return known
