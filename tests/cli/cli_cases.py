@@ -55,7 +55,7 @@ def fit(root: Path, home: Path, *words: str, method: Sequence[str] = METHOD) -> 
     return checkpoint
 
 
-def run_python(*words: str | Path, limit: float = 120, **variables: str) -> Said:
+def run_python(*words: str | Path, limit: float = 240, **variables: str) -> Said:
     """Runs Python in a process group of its own, which is killed when the time is up.
 
     What Lightning has told this process of its place in a distributed training is not passed on.

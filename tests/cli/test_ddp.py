@@ -63,7 +63,7 @@ for name, words in json.loads(Path(sys.argv[1]).read_text()).items():
 """
 
 
-def both(script: Path, *words: str | Path, limit: float = 120, **variables: str) -> None:
+def both(script: Path, *words: str | Path, limit: float = 240, **variables: str) -> None:
     """Runs a script as two processes of one group, as torchrun does; kills them when the time is up."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
