@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import yaml
 
 from lightning_cells.cli import main
 
@@ -75,3 +76,10 @@ def run_python(*words: str | Path, limit: float = 240, **variables: str) -> Said
         out, err = process.communicate()
         pytest.fail(f"hung for {limit} s\n{out[-2000:]}\n{err[-4000:]}")
     return Said(process.returncode, out, err)
+
+
+def printed(capfd: pytest.CaptureFixture[str], *words: str | Path) -> dict:
+    """The configuration that a command would run with."""
+    said = say(capfd, *words, "--print_config")
+    assert said.status == 0
+    return yaml.safe_load(said.out)

@@ -120,7 +120,7 @@ def trained(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     words += ["--data.train", "['01', '02']", "--data.val", VALIDATIONS["three videos"]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIGHTNING_CELLS_HOME", str(home))
-        patch.setenv("PYTHONPATH", str(notes))
+        patch.setenv("PYTHONPATH", str(notes), prepend=os.pathsep)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         said = run_python("-m", "lightning_cells", "fit", *words, "--trainer.max_epochs", "2")
         yield Trained(home, notes, words, said)
@@ -141,7 +141,9 @@ def test_processes_train_as_one(trained: Trained) -> None:
 
 
 @pytest.mark.slow
-def test_measures_and_results_are_those_of_one_process(trained: Trained, simulated: Path, tmp_path: Path) -> None:
+def test_measures_and_results_are_those_of_one_process(
+    trained: Trained, simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And a training that is resumed goes on in both processes where both were."""
     folder = trained.noted(epoch=2)["folder"]
     given = ["--data.root", str(simulated), "--data.chunk", "5", "--ckpt_path", f"{folder}/best.ckpt"]
@@ -153,8 +155,8 @@ def test_measures_and_results_are_those_of_one_process(trained: Trained, simulat
     resume = ["--ckpt_path", "last", "--checkpoint.folder", folder, "--trainer.max_epochs", "3"]
     two["resume"] = ["fit", *trained.words, *resume]
     (tmp_path / "commands.json").write_text(json.dumps(two))
-    environment = {"LIGHTNING_CELLS_HOME": str(trained.home), "PYTHONPATH": str(trained.notes)}
-    both(tmp_path / "driver.py", tmp_path / "commands.json", tmp_path, **environment)
+    monkeypatch.setenv("PYTHONPATH", str(trained.notes), prepend=os.pathsep)
+    both(tmp_path / "driver.py", tmp_path / "commands.json", tmp_path, LIGHTNING_CELLS_HOME=str(trained.home))
 
     def noted(name: str) -> dict[str, float]:
         first, second = (json.loads((tmp_path / f"{name}-{rank}.json").read_text()) for rank in (0, 1))
