@@ -7,12 +7,15 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.optim import Optimizer
 
 from lightning_cells.data.clips import Chunk, Target
 from lightning_cells.data.ctc import Lineage, clip_lineage
 from lightning_cells.data.sequence import Sequence
 from lightning_cells.methods.loading import SETTINGS
+from lightning_cells.methods.optimisation import schedule
 from lightning_cells.metrics.ctc import CTCMatcher, CTCMeasures
 
 
@@ -35,19 +38,17 @@ class Video(Protocol):
 
     Finding cells takes nearly all of the time, so it can be done apart from linking them: what `instances` returned
     can be kept, and be given to `link` of a new video later.
+
+    Attributes:
+        state: what `instances` remembers of the frames before: None, tensors, and tuples of these. A video that is
+            given the state of another goes on where that one would.
     """
+
+    state: Any
 
     @property
     def lineage(self) -> Lineage:
         """Rows of the tracks in the frames returned so far."""
-
-    @property
-    def state(self) -> Any:
-        """What `instances` remembers of the frames before: None, tensors, and tuples of these."""
-
-    @state.setter
-    def state(self, state: Any) -> None:
-        """Makes `instances` go on where another video with this state would."""
 
     def instances(self, frames: Tensor) -> list[np.ndarray]:
         """Finds cells in the next frames, float32 (T, 1, h, w).
@@ -64,7 +65,8 @@ class Video(Protocol):
         """
 
     def push(self, frames: Tensor) -> list[np.ndarray]:
-        """`instances`, then `link`."""
+        """Takes the next frames, float32 (T, 1, h, w), and returns those that are done: `instances`, then `link`."""
+        return self.link(self.instances(frames))
 
     def finish(self) -> list[np.ndarray]:
         """Returns the frames that are left when the video has ended."""
@@ -119,6 +121,12 @@ class CellMethod(LightningModule, ABC):
             "method": f"{type(self).__module__}.{type(self).__qualname__}",
             "data": {} if data is None else {"normalisation": data.normalisation, "scale": data.scale},
         }
+
+    def scheduled(self, optimizer: Optimizer) -> OptimizerLRScheduler:
+        """What `configure_optimizers` returns for a rate that changes with every step, by `schedule` and `warm_up`."""
+        steps = self.trainer.estimated_stepping_batches
+        rates = schedule(optimizer, self.hparams["schedule"], steps, self.hparams["warm_up"])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 
     def validation_step(self, chunk: Chunk, batch_idx: int) -> Tracked:  # type: ignore[override]
         """Tracks a chunk and compares it with the truth."""

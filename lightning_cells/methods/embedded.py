@@ -11,10 +11,11 @@ from lightning_cells.data.intensity import resize_labels
 from lightning_cells.instances.embedding import EmbeddingDecoder
 from lightning_cells.instances.tiling import Tile, Tiling
 from lightning_cells.instances.windows import PairLinker
+from lightning_cells.methods.base import Video
 from lightning_cells.networks.hourglass import StackedHourglass
 
 
-class EmbeddedVideo:
+class EmbeddedVideo(Video):
     """Embeddings of windows -> cells of pairs of frames -> tracks.
 
     Each frame ends a window of the frames before it, which the network sees from a state of zero; the cells of its
@@ -54,10 +55,6 @@ class EmbeddedVideo:
     def lineage(self) -> Lineage:
         """Rows of the tracks in the frames returned so far."""
         return self._linker.lineage
-
-    def push(self, frames: Tensor) -> list[np.ndarray]:
-        """Takes the next frames, float32 (T, 1, h, w), and returns those whose tracks are certain."""
-        return self.link(self.instances(frames))
 
     @torch.no_grad()
     def instances(self, frames: Tensor) -> list[np.ndarray]:

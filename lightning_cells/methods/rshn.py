@@ -13,7 +13,7 @@ from lightning_cells.instances.windows import LinkOptions, PairLinker
 from lightning_cells.losses.cosine_embedding import CosineEmbeddingLoss
 from lightning_cells.methods.base import CellMethod
 from lightning_cells.methods.embedded import EmbeddedVideo
-from lightning_cells.methods.optimisation import Optimiser, Schedule, optimiser, schedule
+from lightning_cells.methods.optimisation import Optimiser, Schedule, optimiser
 from lightning_cells.networks.hourglass import StackedHourglass
 
 
@@ -98,7 +98,4 @@ class RSHN(CellMethod):
         decay = self.hparams["weight_decay"]
         groups = [{"params": kernels, "weight_decay": decay}, {"params": biases, "weight_decay": 0.0}]
         chosen = optimiser(groups, self.hparams["optimizer"], self.hparams["lr"])
-        rates = schedule(
-            chosen, self.hparams["schedule"], self.trainer.estimated_stepping_batches, self.hparams["warm_up"]
-        )
-        return {"optimizer": chosen, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
+        return self.scheduled(chosen)

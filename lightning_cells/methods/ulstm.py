@@ -13,7 +13,7 @@ from lightning_cells.instances.components import Decoder, SeedDecoder
 from lightning_cells.instances.linking import OverlapLinker
 from lightning_cells.losses.cross_entropy import ThreeClassLoss, WeightedTwoClassLoss
 from lightning_cells.methods.base import CellMethod, Tracked
-from lightning_cells.methods.optimisation import Optimiser, Schedule, optimiser, schedule
+from lightning_cells.methods.optimisation import Optimiser, Schedule, optimiser
 from lightning_cells.methods.video import SegmentedVideo
 from lightning_cells.networks.recurrent import detach_state, reset_state
 from lightning_cells.networks.ulstm import ULSTM as Network
@@ -155,9 +155,7 @@ class ULSTM(CellMethod):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser, with a learning rate that changes with every step."""
         chosen = optimiser(self.network.parameters(), self.hparams["optimizer"], self.hparams["lr"])
-        steps = self.trainer.estimated_stepping_batches
-        rates = schedule(chosen, self.hparams["schedule"], steps, self.hparams["warm_up"])
-        return {"optimizer": chosen, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
+        return self.scheduled(chosen)
 
 
 def _mirror(frames: Tensor) -> Tensor:

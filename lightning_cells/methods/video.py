@@ -11,9 +11,10 @@ from torch import Tensor
 from lightning_cells.data.ctc import Lineage
 from lightning_cells.instances.components import Decoder
 from lightning_cells.instances.linking import OverlapLinker
+from lightning_cells.methods.base import Video
 
 
-class SegmentedVideo:
+class SegmentedVideo(Video):
     """Class probabilities -> cells -> tracks by overlap.
 
     Args:
@@ -41,10 +42,6 @@ class SegmentedVideo:
     def lineage(self) -> Lineage:
         """Rows of all tracks so far."""
         return self._linker.lineage
-
-    def push(self, frames: Tensor) -> list[np.ndarray]:
-        """Takes the next frames, float32 (T, 1, h, w), and returns their int32 (H, W) track labels."""
-        return self.link(self.instances(frames))
 
     @torch.no_grad()
     def instances(self, frames: Tensor) -> list[np.ndarray]:
