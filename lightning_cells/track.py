@@ -22,13 +22,19 @@ from lightning_cells.data.locking import exclusive
 from lightning_cells.data.spool import Spool
 from lightning_cells.errors import InputError
 from lightning_cells.experiments.preview import Preview
-from lightning_cells.methods.base import Video
+from lightning_cells.instances.linkers import Lap, Linker, Overlap
+from lightning_cells.methods.base import CellMethod, Video
 from lightning_cells.methods.building import Preprocessing, load_method
 
 Device = Literal["auto", "cpu", "cuda"]
+LinkerName = Literal["overlap", "laptrack"]
 
 _LARGEST = float(np.finfo(np.float16).max)
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = {
+    errno.ENOSPC: "the disk is full: make room",
+    errno.EDQUOT: "your share of the disk is full: make room",
+    errno.EFBIG: "no file may be as large as is needed: raise the limit (ulimit -f)",
+}
 
 
 def track(
@@ -38,6 +44,7 @@ def track(
     device: Device = "auto",
     chunk: int = 8,
     preview: bool = False,
+    linker: LinkerName | None = None,
     interval: float = 20.0,
 ) -> tuple[int, int]:
     """Tracks the cells of a video and writes ``maskNNN.tif`` and ``res_track.txt``.
@@ -52,18 +59,22 @@ def track(
         device: ``auto`` takes a CUDA device if there is one.
         chunk: frames in memory at a time; more where the method's start needs them.
         preview: whether to write a GIF beside `out`, named ``<out>_preview.gif``.
+        linker: links cells in place of the checkpoint's linker. One of the same kind keeps the checkpoint's
+            thresholds, another has its defaults.
         interval: seconds between two states to go on from, beyond which work may be lost.
 
     Returns:
         How many frames there are, and how many tracks were found.
 
     Raises:
-        InputError: for frames, a checkpoint, or a result folder that cannot be used, and for a full disk.
+        InputError: for frames, a checkpoint, a result folder or a linker that cannot be used, and for a full disk.
     """
     if chunk < 1:
         raise InputError(f"--chunk {chunk}: must be at least 1")
     target = _device(device)
     method, preprocessing = load_method(checkpoint)
+    if linker is not None:
+        _link_by(method, linker)
     chunk = max(chunk, method.first_chunk)
     out = out.resolve()
     work = out.with_name(f".{out.name}.tracking")
@@ -71,6 +82,7 @@ def track(
         if any(path.resolve().parent == out for path in frames.files):
             raise InputError(f"{out}: holds the frames: give another result folder")
         writer = ResultWriter(out, frames.digits, temporary=work / "masks")  # refuses before anything is computed
+        video = method.open_video(frames.size, frames.numbers[0])  # and so does a linker that is not installed
         key = _key(checkpoint, frames, target.type, chunk)
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +93,7 @@ def track(
             _remove_masks(work)
             pictures = Preview(len(frames)) if preview else None
             with writer:
-                video = method.to(target).open_video(frames.size, frames.numbers[0])
+                method.to(target)
                 finished = _tracked(video, frames, preprocessing, chunk, spool, target)
                 for index, labels in enumerate(finished):
                     writer.write(frames.numbers[index], labels)
@@ -126,6 +138,15 @@ def _read(frames: Frames, indices: range, preprocessing: Preprocessing) -> Tenso
     return torch.from_numpy(np.stack(ready)[:, None].astype(np.float32))
 
 
+def _link_by(method: CellMethod, name: LinkerName) -> None:
+    """Gives a method another linker."""
+    if method.linker is None:
+        raise InputError(f"--linker {name}: {type(method).__name__} links cells by its own embeddings: leave it out")
+    kinds: dict[LinkerName, type[Linker]] = {"overlap": Overlap, "laptrack": Lap}
+    if not isinstance(method.linker, kinds[name]):
+        method.linker = kinds[name]()
+
+
 def _device(device: Device) -> torch.device:
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: there is no usable CUDA device: give --device cpu or auto")
@@ -165,9 +186,7 @@ def _explained(out: Path, work: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        raise InputError(
-            f"{out}: the disk is full: make room and give the same command again, which goes on; what is done is "
-            f"kept in {work}"
-        ) from error
+        remedy = f"{_FULL[error.errno]} and give the same command again, which goes on"
+        raise InputError(f"{out}: {remedy}; what is done is kept in {work}") from error
     except torch.cuda.OutOfMemoryError as error:
         raise InputError("--device cuda: its memory is full: give a smaller --chunk, or --device cpu") from error

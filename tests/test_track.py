@@ -18,6 +18,7 @@ from lightning_cells import track as engine
 from lightning_cells.cli import main
 from lightning_cells.data import spool
 from lightning_cells.data.frames import Frames, open_frames
+from lightning_cells.instances.linkers import Lap
 from lightning_cells.methods.building import load_method
 from lightning_cells.methods.loading import SETTINGS
 
@@ -150,7 +151,7 @@ def last(self, frame, labels):
     if frame == int(sys.argv[4]):
         os.kill(os.getpid(), signal.SIGKILL)
 ResultWriter.write = last
-engine.track(*map(Path, sys.argv[1:4]), device="cpu", chunk=5, interval=0.0)
+engine.track(*map(Path, sys.argv[1:4]), device="cpu", chunk=5, interval=0.0, linker=(sys.argv[5:] or [None])[0])
 """
 
 
@@ -175,6 +176,63 @@ def test_continues_after_a_kill(
     assert seen == list(range(5 * done, 12))
     assert contents(out) == contents(tmp_path / "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
+
+
+@pytest.fixture
+def loose(checkpoints: dict[str, Path], tmp_path: Path) -> Path:
+    """A checkpoint whose own linker links nothing, as no overlap is more than all."""
+    content = torch.load(checkpoints["ulstm"], weights_only=True)
+    linker = {"class_path": "lightning_cells.instances.linkers.Overlap", "init_args": {"min_overlap": 1.0}}
+    content["hyper_parameters"]["linker"] = linker
+    torch.save(content, tmp_path / "loose.ckpt")
+    return tmp_path / "loose.ckpt"
+
+
+def test_checkpoint_keeps_the_thresholds_of_its_linker(simulated: Path, loose: Path, tmp_path: Path) -> None:
+    for words in ([], ["--linker", "overlap"]):
+        assert track(simulated / "01", loose, tmp_path / "out", *words) == 0
+        rows = np.loadtxt(tmp_path / "out/res_track.txt", int)
+        assert (rows[:, 1] == rows[:, 2]).all()
+
+
+def test_linker_in_place_of_the_checkpoints(
+    simulated: Path, loose: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("laptrack")
+    source, whole, out = simulated / "02", tmp_path / "whole", tmp_path / "out"
+    assert track(source, loose, tmp_path / "cells") == 0
+    linker = Lap().start()
+    for labels in stack(tmp_path / "cells").astype(np.int32):
+        linker.push(labels)
+    expected = np.stack(list(linker.finish()))
+    assert track(source, loose, whole, "--linker", "laptrack", "--chunk", "5") == 0
+    np.testing.assert_array_equal(stack(whole), expected)
+    rows = np.loadtxt(whole / "res_track.txt", int)
+    assert (rows[:, 2] > rows[:, 1] + 5).any()
+
+    words = [sys.executable, "-c", KILLED, source, loose, out, "6", "laptrack"]
+    assert subprocess.run([str(word) for word in words], timeout=120).returncode == -signal.SIGKILL
+    assert not out.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(Frames, "read", None)  # all cells were found
+        assert track(source, loose, out, "--linker", "laptrack", "--chunk", "5") == 0
+    assert contents(out) == contents(whole)
+
+
+def test_linkers_that_cannot_be_had(
+    simulated: Path,
+    checkpoints: dict[str, Path],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("overlap", "laptrack"):
+        line = complaint(capfd, simulated / "01", checkpoints["rshn"], tmp_path / "out", "--linker", name)
+        assert f"--linker {name}: RSHN links cells by its own embeddings" in line
+    monkeypatch.setitem(sys.modules, "laptrack", None)
+    line = complaint(capfd, simulated / "01", checkpoints["ulstm"], tmp_path / "out", "--linker", "laptrack")
+    assert "pip install laptrack" in line
+    assert not list(tmp_path.iterdir())
 
 
 def interrupted(source: Path, checkpoint: Path, out: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:

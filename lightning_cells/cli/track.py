@@ -28,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--chunk", type=int, default=8, metavar="N", help="frames in memory at a time (default: %(default)s)"
     )
     parser.add_argument(
+        "--linker",
+        choices=("overlap", "laptrack"),
+        help="what links the cells of methods that only find them: overlap with the frame before, or an assignment "
+        "over the whole video that also bridges gaps (pip install laptrack); default: as in training",
+    )
+    parser.add_argument(
         "--preview", action="store_true", help="also write DIR_preview.gif: outlined and numbered cells, small"
     )
 
@@ -43,6 +49,7 @@ def run(args: argparse.Namespace) -> None:
         device=args.device,
         chunk=args.chunk,
         preview=args.preview,
+        linker=args.linker,
     )
     print(f"{tracks} track(s) in {frames} frame(s): {args.out}")
     if args.preview:

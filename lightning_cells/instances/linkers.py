@@ -1,9 +1,36 @@
 """Linkers by the name that configuration files and the command line give them."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
+import numpy as np
+
+from lightning_cells.data.ctc import Lineage
+from lightning_cells.instances.lap import LapLinker
 from lightning_cells.instances.linking import OverlapLinker
+
+
+class FrameLinker(Protocol):
+    """A linker at work on one video: frames of cells go in one after another, frames of tracks come out."""
+
+    @property
+    def lineage(self) -> Lineage:
+        """Rows of the tracks in the frames returned so far; final after `finish`."""
+
+    def push(self, labels: np.ndarray) -> list[np.ndarray]:
+        """Takes the cells of the next frame, and returns the frames that are done, which may lag behind.
+
+        Args:
+            labels: (H, W) int32, 0 background, cells positive; a label means nothing beyond its frame.
+
+        Returns:
+            (H, W) int32 each, 0 background, else the track, of the frames that follow those returned before.
+        """
+
+    def finish(self) -> Iterable[np.ndarray]:
+        """Returns the frames that are left when the video has ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,7 +38,7 @@ class Linker(ABC):
     """How the cells of a video's frames become tracks: subclasses are the kinds, their attributes the thresholds."""
 
     @abstractmethod
-    def start(self, first_frame: int = 0) -> OverlapLinker:
+    def start(self, first_frame: int = 0) -> FrameLinker:
         """Returns a fresh state for a video whose frames are numbered from `first_frame`."""
 
 
@@ -30,3 +57,24 @@ class Overlap(Linker):
     def start(self, first_frame: int = 0) -> OverlapLinker:
         """Returns a fresh state for a video whose frames are numbered from `first_frame`."""
         return OverlapLinker(self.min_overlap, self.min_division_ratio, first_frame)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lap(Linker):
+    """By linear assignment of centroids over the whole video, with the package laptrack; see `LapLinker`.
+
+    Distances are in diameters of the video's median cell.
+
+    Attributes:
+        max_distance: how far a cell may move from one frame to the next, and over a gap.
+        division_distance: how far a daughter may be from its mother's last place; 0 for no divisions.
+        max_gap: for how many frames a cell may be missing and keep its track; 0 for none.
+    """
+
+    max_distance: float = 0.75
+    division_distance: float = 0.75
+    max_gap: int = 2
+
+    def start(self, first_frame: int = 0) -> LapLinker:
+        """Returns a fresh state for a video whose frames are numbered from `first_frame`."""
+        return LapLinker(self.max_distance, self.division_distance, self.max_gap, first_frame)

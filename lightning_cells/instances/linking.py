@@ -54,14 +54,14 @@ class OverlapLinker:
         rows = zip(self._begin, self._end, self._parent, strict=True)
         return {label: Track(label, *row) for label, row in enumerate(rows) if label > 0}
 
-    def push(self, labels: np.ndarray) -> np.ndarray:
+    def push(self, labels: np.ndarray) -> list[np.ndarray]:
         """Link the next frame to the one before.
 
         Args:
             labels: (H, W) int32, 0 background, cells positive; a label means nothing beyond its frame.
 
         Returns:
-            (H, W) int32, the same cells labelled by their tracks.
+            That frame, (H, W) int32: the same cells labelled by their tracks.
 
         Raises:
             InputError: A frame of another size than the ones before, or more tracks than a result can hold.
@@ -87,7 +87,11 @@ class OverlapLinker:
             self._end[track] = self._frame
         self._previous, self._tracks = current, tracks
         self._frame += 1
-        return tracks[current]
+        return [tracks[current]]
+
+    def finish(self) -> list[np.ndarray]:
+        """End the video: nothing is left, as each frame is done when it comes."""
+        return []
 
     def _inherit(self, current: np.ndarray, areas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Decide which cells continue a track, and which are daughters of one.

@@ -2,6 +2,8 @@
 
 from typing import Any, Literal
 
+import numpy as np
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,19 +12,20 @@ from lightning_cells.data.clips import Chunk, Clip
 from lightning_cells.data.targets import ThreeClassTarget, TwoClassTarget
 from lightning_cells.errors import InputError
 from lightning_cells.instances.components import Decoder, SeedDecoder
-from lightning_cells.instances.linking import OverlapLinker
+from lightning_cells.instances.linkers import Linker, Overlap
 from lightning_cells.losses.cross_entropy import ThreeClassLoss, WeightedTwoClassLoss
 from lightning_cells.methods.base import CellMethod, Tracked
+from lightning_cells.methods.colours import class_colours
+from lightning_cells.methods.lanes import Lanes
 from lightning_cells.methods.optimisation import Optimiser, Schedule, optimiser
 from lightning_cells.methods.video import SegmentedVideo
-from lightning_cells.networks.recurrent import detach_state, reset_state
 from lightning_cells.networks.ulstm import ULSTM as Network
 
 _PADDING = 8  # pixels mirrored around a frame at inference, so that its border is seen like its middle
 
 
 class ULSTM(CellMethod):
-    """Segments with temporal context carried by convolutional LSTMs, and tracks by overlap.
+    """Segments with temporal context carried by convolutional LSTMs, and leaves tracking to a linker.
 
     Trained by truncated backpropagation through time: with ``data.streaming`` each lane of the batch runs through a
     video in clips, and its recurrent state is carried, detached, from clip to clip.
@@ -47,8 +50,7 @@ class ULSTM(CellMethod):
         warm_up: share of the training in which the learning rate rises.
         warm_up_frames: frames played backwards before a video starts, to fill the recurrent state.
         decoder: class probabilities -> cells.
-        min_overlap: share of a cell that must lie on its predecessor in the last frame to inherit its track.
-        min_division_ratio: smallest area of a daughter as a share of the other's; less makes it a fragment.
+        linker: cells of consecutive frames -> tracks.
     """
 
     def __init__(
@@ -71,12 +73,12 @@ class ULSTM(CellMethod):
         warm_up: float = 0.0,
         warm_up_frames: int = 4,
         decoder: Decoder = SeedDecoder(),  # noqa: B008 - frozen
-        min_overlap: float = 0.3,
-        min_division_ratio: float = 0.5,
+        linker: Linker = Overlap(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
-        self.remember(decoder=decoder)
+        self.remember(decoder=decoder, linker=linker)
         self.decoder = decoder
+        self.linker: Linker = linker
         self.network = Network(
             channels=tuple(channels),
             kernel=kernel,
@@ -93,12 +95,12 @@ class ULSTM(CellMethod):
         else:
             self.clip_target = TwoClassTarget(border_weight, border_sigma)
             self.two_class = WeightedTwoClassLoss()
-        self._state: Any = None
+        self._lanes = Lanes()
 
     def training_step(self, clip: Clip, batch_idx: int) -> Tensor:
         """One clip of every lane."""
-        logits, state = self.network(clip.frames, reset_state(self._state, clip.first))
-        self._state = detach_state(state)
+        logits, state = self.network(clip.frames, self._lanes.before(clip))
+        self._lanes.after(clip, state)
         loss = self._loss(logits, clip.target)
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(clip.frames))
         return loss
@@ -110,7 +112,18 @@ class ULSTM(CellMethod):
 
     def on_train_epoch_end(self) -> None:
         """Forgets the lanes, which start anew with each epoch."""
-        self._state = None
+        self._lanes.forget()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remembers the lanes, too, so that training can go on in the middle of an epoch."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["lanes"] = self._lanes.save()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up the lanes where they were."""
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING and "lanes" in checkpoint:
+            count = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
+            self._lanes.load(checkpoint["lanes"], self.trainer.global_rank * count, count)
 
     @property
     def first_chunk(self) -> int:
@@ -134,23 +147,22 @@ class ULSTM(CellMethod):
 
     def open_video(self, size: tuple[int, int], first_frame: int = 0) -> SegmentedVideo:
         """Returns a fresh state for a video whose frames are (H, W) `size` on disk, numbered from `first_frame`."""
+        return SegmentedVideo(self._probabilities, size, self.decoder, self.linker.start(first_frame))
 
-        def probabilities(frames: Tensor, state: Any) -> tuple[Tensor, Any]:
-            height, width = frames.shape[-2:]
-            padded = _mirror(frames)
-            before = padded[1 : 1 + self.hparams["warm_up_frames"]]
-            if state is None and len(before) and self.hparams["temporal"] == "recurrent":
-                _, state = self.network(before.flip(0)[None], None)
-            logits, state = self.network(padded[None], state)
-            inside = logits[0, ..., _PADDING : _PADDING + height, _PADDING : _PADDING + width]
-            return inside.float().softmax(1), state
+    def picture(self, frames: Tensor) -> np.ndarray:
+        """Draws the class probabilities of the last of some frames, float32 (T, 1, h, w): uint8 (h, w, 3)."""
+        return class_colours(self._probabilities(frames, None)[0][-1])
 
-        linker = OverlapLinker(
-            min_overlap=self.hparams["min_overlap"],
-            min_division_ratio=self.hparams["min_division_ratio"],
-            first_frame=first_frame,
-        )
-        return SegmentedVideo(probabilities, size, self.decoder, linker)
+    def _probabilities(self, frames: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Class probabilities, float32 (T, C, h, w), of the frames that follow a state, and the state after them."""
+        height, width = frames.shape[-2:]
+        padded = _mirror(frames)
+        before = padded[1 : 1 + self.hparams["warm_up_frames"]]
+        if state is None and len(before) and self.hparams["temporal"] == "recurrent":
+            _, state = self.network(before.flip(0)[None], None)
+        logits, state = self.network(padded[None], state)
+        inside = logits[0, ..., _PADDING : _PADDING + height, _PADDING : _PADDING + width]
+        return inside.float().softmax(1), state
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser, with a learning rate that changes with every step."""

@@ -1,6 +1,6 @@
 """Videos for methods that segment frame by frame and leave tracking to a linker."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,12 @@ from torch import Tensor
 
 from lightning_cells.data.ctc import Lineage
 from lightning_cells.instances.components import Decoder
-from lightning_cells.instances.linking import OverlapLinker
+from lightning_cells.instances.linkers import FrameLinker
 from lightning_cells.methods.base import Video
 
 
 class SegmentedVideo(Video):
-    """Class probabilities -> cells -> tracks by overlap.
+    """Class probabilities -> cells -> tracks.
 
     Args:
         probabilities: float32 (T, 1, h, w) frames and the state after the frames before, None at the start -> (T, C,
@@ -30,7 +30,7 @@ class SegmentedVideo(Video):
         probabilities: Callable[[Tensor, Any], tuple[Tensor, Any]],
         size: tuple[int, int],
         decoder: Decoder,
-        linker: OverlapLinker,
+        linker: FrameLinker,
     ) -> None:
         self._probabilities = probabilities
         self._size = size
@@ -40,22 +40,26 @@ class SegmentedVideo(Video):
 
     @property
     def lineage(self) -> Lineage:
-        """Rows of all tracks so far."""
+        """Rows of the tracks in the frames returned so far."""
         return self._linker.lineage
 
-    @torch.no_grad()
     def instances(self, frames: Tensor) -> list[np.ndarray]:
         """Finds the cells of the next frames, float32 (T, 1, h, w): int32 (H, W) each, 0 background."""
+        return [self._decoder(frame) for frame in self.segment(frames).cpu().numpy()]
+
+    @torch.no_grad()
+    def segment(self, frames: Tensor) -> Tensor:
+        """Class probabilities, float32 (T, C, H, W) at original size, of the next frames, float32 (T, 1, h, w)."""
         probabilities, self.state = self._probabilities(frames, self.state)
         probabilities = probabilities.float()
         if probabilities.shape[-2:] != self._size:
             probabilities = F.interpolate(probabilities, self._size, mode="bilinear", align_corners=False)
-        return [self._decoder(frame) for frame in probabilities.cpu().numpy()]
+        return probabilities
 
     def link(self, found: list[np.ndarray]) -> list[np.ndarray]:
-        """Links the cells of the next frames: int32 (H, W) track labels, none of which lags behind."""
-        return [self._linker.push(labels) for labels in found]
+        """Links the cells of the next frames: int32 (H, W) track labels of the frames that are done."""
+        return [done for labels in found for done in self._linker.push(labels)]
 
-    def finish(self) -> list[np.ndarray]:
-        """Nothing is left: each frame is done when it comes."""
-        return []
+    def finish(self) -> Iterable[np.ndarray]:
+        """Returns the frames that the linker held back."""
+        return self._linker.finish()

@@ -16,7 +16,8 @@ def row(text):
 
 def link(*frames, **options):
     linker = OverlapLinker(**{"min_overlap": 0.5} | options)
-    linked = [linker.push(row(frame) if isinstance(frame, str) else frame) for frame in frames]
+    linked = [one for frame in frames for one in linker.push(row(frame) if isinstance(frame, str) else frame)]
+    assert linker.finish() == []
     return linked, {tuple(track) for track in linker.lineage.values()}
 
 
@@ -163,10 +164,10 @@ def test_labels_need_not_be_consecutive_and_are_not_changed():
 
 def test_the_lineage_is_that_of_the_frames_so_far():
     linker = OverlapLinker(first_frame=3)
-    frames = [linker.push(row("1111.2"))]
+    frames = linker.push(row("1111.2"))
     first = linker.lineage
     check_result(frames, first, first=3)
-    frames.append(linker.push(row("1.2..2")))
+    frames += linker.push(row("1.2..2"))
     check_result(frames, linker.lineage, first=3)
     assert {tuple(track) for track in first.values()} == {(1, 3, 3, 0), (2, 3, 3, 0)}  # unchanged by the later push
 
@@ -189,7 +190,7 @@ def test_more_tracks_than_sixteen_bits_hold():
     linker.push(checkered)
     one = np.zeros_like(checkered)
     one[1, 0] = 1
-    assert linker.push(one)[1, 0] == 65535
+    assert linker.push(one)[0][1, 0] == 65535
     with pytest.raises(InputError, match="frame 2: more than 65535 tracks"):
         linker.push(np.roll(one, 1, 1))
 
@@ -212,7 +213,7 @@ def videos(draw):
 @given(videos(), st.sampled_from([0.0, 0.3, 0.5, 0.8]), st.sampled_from([0.0, 0.5, 1.0]))
 def test_every_video_gives_a_valid_result_by_the_rules(frames, min_overlap, ratio):
     linker = OverlapLinker(min_overlap, ratio)
-    linked = [linker.push(frame) for frame in frames]
+    linked = [one for frame in frames for one in linker.push(frame)]
     check_result(linked, linker.lineage)
     for frame, result in zip(frames, linked, strict=True):  # the same cells
         pairs = set(zip(frame.ravel().tolist(), result.ravel().tolist(), strict=True))
