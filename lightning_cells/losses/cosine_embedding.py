@@ -1,7 +1,7 @@
 """The cosine embedding loss, from second moments of the embeddings of each cell."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from lightning_cells.errors import InputError
 
 SHORTEST = 1e-6  # what embeddings and their means are divided by if they are shorter, as TensorFlow does
 BLOCK = 64  # pixels of a cell that are summed in one matrix product; the last block of a cell is filled up
+
+Balance = Literal["class", "pixel"]
 
 
 class CosineEmbeddingLoss(nn.Module):
@@ -30,16 +32,20 @@ class CosineEmbeddingLoss(nn.Module):
 
     Args:
         background_weight: factor of ``L_b``, 1 in the paper.
+        balance: ``class`` gives background and cells the same share of ``L_b``, as the paper does: where cells are few,
+            a pixel of theirs counts much more than one of the background, and outlines that are in doubt come out too
+            large. ``pixel`` gives every pixel the same share, and leaves the sum of the shares as it is.
 
     Raises:
         InputError: `background_weight` is negative.
     """
 
-    def __init__(self, background_weight: float = 1.0) -> None:
+    def __init__(self, background_weight: float = 1.0, balance: Balance = "class") -> None:
         super().__init__()
         if background_weight < 0:
             raise InputError(f"background_weight {background_weight} of the cosine embedding loss: use 0 or more")
         self.background_weight = background_weight
+        self.balance = balance
 
     def forward(self, embeddings: Tensor | Sequence[Tensor], labels: Tensor, neighbours: Tensor) -> Tensor:
         """Compute the loss, in float32 also under autocast.
@@ -58,7 +64,7 @@ class CosineEmbeddingLoss(nn.Module):
         """
         given = [embeddings] if isinstance(embeddings, Tensor) else list(embeddings)
         with torch.no_grad():
-            cells = _cells(labels, neighbours)
+            cells = _cells(labels, neighbours, self.balance)
         with torch.autocast(labels.device.type, enabled=False):
             return torch.stack([self._loss(each, cells) for each in given]).sum()
 
@@ -76,7 +82,7 @@ class CosineEmbeddingLoss(nn.Module):
         mean = F.normalize(sums / cells.pixels[:, None], dim=1, eps=SHORTEST)
         own = _quadratic(mean, moments) / cells.pixels
         other = _quadratic(mean, around) / around_pixels.clamp(min=1)
-        background = cells.has_background - (cells.background_weight * block_moments[:, 0, 0]).sum()
+        background = cells.background - (cells.background_weight * block_moments[:, 0, 0]).sum()
         return ((1 - own + other) * cells.weight).sum() + self.background_weight * background
 
 
@@ -87,11 +93,11 @@ class _Cells(NamedTuple):
         order: (N,BLOCK) pixels by cell, as indices into (T,B,H,W); one past the end where a block is not full.
         valid: (N,BLOCK) 1 where there is a pixel, else 0.
         cell: (N,) index of the block's cell.
-        background_weight: (N,) factor of the block's squared cosine with the first axis in ``1 - L_b``.
+        background_weight: (N,) factor of the block's squared cosine with the first axis in ``background - L_b``.
         pixels: (K,) number of pixels of each cell.
         weight: (K,) share of each cell in the loss.
         pairs: (2,P) indices of cells and their neighbours.
-        has_background: share of clips that have any.
+        background: what ``L_b`` is if every embedding is at a right angle to the background's.
     """
 
     order: Tensor
@@ -101,10 +107,10 @@ class _Cells(NamedTuple):
     pixels: Tensor
     weight: Tensor
     pairs: Tensor
-    has_background: Tensor
+    background: Tensor
 
 
-def _cells(labels: Tensor, neighbours: Tensor) -> _Cells:
+def _cells(labels: Tensor, neighbours: Tensor, balance: Balance) -> _Cells:
     """Sort the pixels by clip, by cell, and by whether their frame counts for the background's neighbours."""
     batch = labels.shape[0]
     labels = labels.transpose(0, 1)
@@ -134,18 +140,20 @@ def _cells(labels: Tensor, neighbours: Tensor) -> _Cells:
     side = 2 * (segments // 2 // span) + against_it
     sign = background.float() - against_it.float()
     sizes = _add_up(counts * sign.abs(), side, 2 * batch)
-    background_weight = sign / (sizes[side].clamp(min=1) * batch)
+    if balance == "pixel":
+        sizes = sizes.view(batch, 2).sum(1).repeat_interleave(2) / 2
+    share = sign / (sizes[side].clamp(min=1) * batch)
 
     block_segment, order, valid = _blocks(counts, order)
     return _Cells(
         order,
         valid,
         cell[block_segment],
-        background_weight[block_segment],
+        share[block_segment],
         pixels,
         weight,
         _pairs(neighbours, found, span),
-        (sizes[::2] > 0).float().mean(),
+        (counts * share).clamp(min=0).sum(),
     )
 
 

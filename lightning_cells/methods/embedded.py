@@ -56,26 +56,36 @@ class EmbeddedVideo(Video):
         """Rows of the tracks in the frames returned so far."""
         return self._linker.lineage
 
-    @torch.no_grad()
     def instances(self, frames: Tensor) -> list[np.ndarray]:
         """Finds the cells of the next frames, float32 (T, 1, h, w).
 
         Returns:
             For each of them int32 (2, h, w): the cells of the frame before and of this one; (1, h, w) for the first.
         """
+        found: list[list[np.ndarray]] = [[] for _ in frames]
+        for number, embeddings in self.embeddings(frames):
+            found[number].append(self._decoder(embeddings))
+        size = (frames.shape[-2], frames.shape[-1])
+        return [self._tiling.merge(labels, size) for labels in found]
+
+    @torch.no_grad()
+    def embeddings(self, frames: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Embeds the next frames, float32 (T, 1, h, w).
+
+        Yields:
+            Which of the frames ends the window, and float32 (2, D, h, w) embeddings of a tile in the last two frames of
+            that window, (1, D, h, w) for the first frame of the video: for each frame all tiles, in their order.
+        """
         known = 0 if self.state is None else len(self.state)
         frames = frames if self.state is None else torch.cat([self.state, frames])
-        size = (frames.shape[-2], frames.shape[-1])
         ends = range(known + 1, len(frames) + 1)
-        found: list[list[np.ndarray]] = [[] for _ in ends]
-        layout = self._tiling.layout(size)
+        layout = self._tiling.layout((frames.shape[-2], frames.shape[-1]))
         for first in range(0, len(layout), self._tile_batch):
-            tiles = layout[first : first + self._tile_batch]
-            for number, labels in enumerate(self._windows(frames, tiles, ends)):
-                found[number] += labels
+            for number, tiles in enumerate(self._windows(frames, layout[first : first + self._tile_batch], ends)):
+                for tile in tiles:
+                    yield number, tile.float()
         # a copy: a view would keep, and save, the whole chunk
         self.state = (frames[-(self._window - 1) :] if self._window > 1 else frames[:0]).clone()
-        return [self._tiling.merge(labels, size) for labels in found]
 
     def link(self, found: list[np.ndarray]) -> list[np.ndarray]:
         """Links what `instances` found, and returns the frames whose tracks are certain."""
@@ -85,12 +95,11 @@ class EmbeddedVideo(Video):
         """Returns the frames that waited for what might come after them."""
         return self._linker.finish()
 
-    def _windows(self, frames: Tensor, tiles: list[Tile], ends: range) -> Iterator[list[np.ndarray]]:
-        """Yields, window by window, the cells of some tiles."""
+    def _windows(self, frames: Tensor, tiles: list[Tile], ends: range) -> Iterator[Tensor]:
+        """Yields, window by window, the embeddings of some tiles."""
         clips = torch.stack([frames[..., tile.rows, tile.columns] for tile in tiles])
         contracted = self._network.contract(clips)
         for end in ends:
             part = slice(max(0, end - self._window), end)
             shared = tuple(level[:, part] for level in contracted)
-            embeddings = self._network.embed(clips[:, part], shared, last=2)
-            yield [self._decoder(tile.float()) for tile in embeddings]
+            yield self._network.embed(clips[:, part], shared, last=2)

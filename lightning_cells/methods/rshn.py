@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import numpy as np
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from lightning_cells.instances.tiling import Tiling
 from lightning_cells.instances.windows import LinkOptions, PairLinker
 from lightning_cells.losses.cosine_embedding import CosineEmbeddingLoss
 from lightning_cells.methods.base import CellMethod
+from lightning_cells.methods.colours import embedding_colours
 from lightning_cells.methods.embedded import EmbeddedVideo
 from lightning_cells.methods.optimisation import Optimiser, Schedule, optimiser
 from lightning_cells.networks.hourglass import StackedHourglass
@@ -30,6 +32,8 @@ class RSHN(CellMethod):
             resampled frame (table 1 of the paper).
         neighbour_dilation: cells this close in the same frame or the next are neighbours, too, in pixels.
         background_weight: factor of the background's share of the loss.
+        balance: whether background and cells (``class``, the paper), or all their pixels (``pixel``), have the same
+            weight in that share; see `CosineEmbeddingLoss`.
         optimizer: ``adam`` (paper) or ``rmsprop``.
         lr: peak learning rate.
         weight_decay: L2 regularisation of the kernels.
@@ -52,6 +56,7 @@ class RSHN(CellMethod):
         neighbour_radius: float = 50.0,
         neighbour_dilation: int = 5,
         background_weight: float = 1.0,
+        balance: Literal["class", "pixel"] = "class",
         optimizer: Optimiser = "adam",
         lr: float = 1e-4,
         weight_decay: float = 1e-5,
@@ -67,7 +72,7 @@ class RSHN(CellMethod):
         self.remember(tiling=tiling, decoder=decoder, linking=linking)
         self.network = StackedHourglass(features, levels, embedding, stacks, temporal)
         self.clip_target = CosineTarget(neighbour_radius, neighbour_dilation)
-        self.loss = CosineEmbeddingLoss(background_weight)
+        self.loss = CosineEmbeddingLoss(background_weight, balance)
         self.tiling = tiling
         self.decoder = decoder
         self.linking = linking
@@ -90,6 +95,18 @@ class RSHN(CellMethod):
             self.decoder,
             PairLinker(self.linking, first_frame),
         )
+
+    def picture(self, frames: Tensor) -> np.ndarray:
+        """Draws the embeddings of the last of some frames, float32 (T, 1, h, w), tile by tile: uint8 (h, w, 3)."""
+        frames = frames[-self.hparams["window"] :]
+        size = (frames.shape[-2], frames.shape[-1])
+        canvas = frames.new_zeros(self.hparams["embedding"], *size)
+        for rows, columns in self.tiling.layout(size):
+            embeddings = self.network.embed(frames[None, ..., rows, columns], (), last=1)[0, 0]
+            # of what neighbouring tiles share each gives the half that is farther from its side
+            top, left = (self.tiling.overlap // 2 if span.start else 0 for span in (rows, columns))
+            canvas[:, rows.start + top : rows.stop, columns.start + left : columns.stop] = embeddings[:, top:, left:]
+        return embedding_colours(canvas)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser, with L2 on kernels alone, and a learning rate that changes with every step."""

@@ -17,7 +17,7 @@ def squared_cosine(a, b):
     return torch.dot(a, b) ** 2 / (torch.dot(a, a) * torch.dot(b, b))
 
 
-def plain_clip(embeddings, labels, pairs, background_weight=1.0):
+def plain_clip(embeddings, labels, pairs, background_weight=1.0, balance="class"):
     """The loss of one clip (T,D,H,W) as the paper writes it: sets of pixels, one pixel at a time."""
     pixels, cells, background, against = [], {}, [], []
     for t in range(labels.shape[0]):
@@ -35,10 +35,13 @@ def plain_clip(embeddings, labels, pairs, background_weight=1.0):
     loss = 0 * sum(pixels).sum()
     first = torch.zeros_like(pixels[0])
     first[0] = 1
+    half = (len(background) + len(against)) / 2
     if background:
-        loss = loss + background_weight * (1 - sum(squared_cosine(first, e) for e in background) / len(background))
+        size = half if balance == "pixel" else len(background)
+        loss = loss + background_weight * sum(1 - squared_cosine(first, e) for e in background) / size
     if against:
-        loss = loss + background_weight * sum(squared_cosine(first, e) for e in against) / len(against)
+        size = half if balance == "pixel" else len(against)
+        loss = loss + background_weight * sum(squared_cosine(first, e) for e in against) / size
     for i, own in cells.items():
         mean = sum(own) / len(own)
         others = [e for a, b in pairs if a == i and b in cells for e in cells[b]]
@@ -49,9 +52,9 @@ def plain_clip(embeddings, labels, pairs, background_weight=1.0):
     return loss
 
 
-def plain_loss(embeddings, labels, neighbours, background_weight=1.0):
+def plain_loss(embeddings, labels, neighbours, background_weight=1.0, balance="class"):
     clips = zip(embeddings, labels, neighbours.tolist(), strict=True)
-    return sum(plain_clip(*clip, background_weight) for clip in clips) / len(labels)
+    return sum(plain_clip(*clip, background_weight, balance) for clip in clips) / len(labels)
 
 
 def random_batch(dtype=torch.float64, dims=5, batch=2):
@@ -71,11 +74,12 @@ def random_batch(dtype=torch.float64, dims=5, batch=2):
     return embeddings.requires_grad_(), labels, pairs
 
 
+@pytest.mark.parametrize("balance", ["class", "pixel"])
 @pytest.mark.parametrize("background_weight", [1.0, 0.3])
-def test_equals_loops_in_value_and_gradient(background_weight):
+def test_equals_loops_in_value_and_gradient(background_weight, balance):
     embeddings, labels, pairs = random_batch()
-    loss = CosineEmbeddingLoss(background_weight)(embeddings, labels, pairs)
-    expected = plain_loss(embeddings, labels, pairs, background_weight)
+    loss = CosineEmbeddingLoss(background_weight, balance)(embeddings, labels, pairs)
+    expected = plain_loss(embeddings, labels, pairs, background_weight, balance)
     # The pixels are counted in float32.
     torch.testing.assert_close(loss, expected, atol=1e-6, rtol=0)
     (got,) = torch.autograd.grad(loss, embeddings)
