@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 
 MEASURES = ("SEG", "DET", "TRA", "LNK", "OP_CSB", "OP_CTB")
 OPERATIONS = ("NS", "FN", "FP", "ED", "EA", "EC")
+DIVISIONS = ("divisions", "divisions_found", "divisions_false")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class CTCCounts:
         edges: truth edges, track links and parent links.
         tra_frames: frames that were compared with the markers of TRA.
         linked_frames: those of them in videos where both result and truth have a track table.
+        divisions: divisions in the truth, see `count_divisions`.
+        divisions_found: those of them that the result has.
+        divisions_false: other divisions of the result.
     """
 
     seg_sum: float = 0.0
@@ -46,6 +50,9 @@ class CTCCounts:
     edges: int = 0
     tra_frames: int = 0
     linked_frames: int = 0
+    divisions: int = 0
+    divisions_found: int = 0
+    divisions_false: int = 0
 
     def __add__(self, other: "CTCCounts") -> "CTCCounts":
         if not isinstance(other, CTCCounts):
@@ -106,10 +113,12 @@ class CTCCounts:
         return measures | {name: getattr(self, name.lower()) * factor for name, factor in known.items()}
 
     def as_dict(self) -> dict[str, float | int | None]:
-        """Returns measures, operations and totals ready for JSON: counts as integers, None for nan."""
+        """Returns measures, operations, divisions and totals ready for JSON: counts as integers, None for nan."""
         out: dict[str, float | int | None] = {}
         for name, value in self.values().items():
             out[name] = None if math.isnan(value) else int(value) if name in OPERATIONS else value
+        for name in DIVISIONS:
+            out[name] = getattr(self, name) if self.linked else None
         return out | {"seg_cells": self.seg_cells, "vertices": self.vertices, "edges": self.edges}
 
 

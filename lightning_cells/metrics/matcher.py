@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from lightning_cells.data.ctc import Lineage
 from lightning_cells.errors import InputError
 from lightning_cells.metrics.counts import CTCCounts
+from lightning_cells.metrics.detection import DetectionCounts, count_detections
+from lightning_cells.metrics.divisions import count_divisions
 from lightning_cells.metrics.matching import Match, Regions, match
 from lightning_cells.metrics.validity import VERTEX, check_masks, check_parents
 
@@ -36,6 +38,10 @@ class CTCMatcher:
     Args:
         result: what to call the result in messages, such as its folder.
         truth: what to call the truth in messages.
+
+    Attributes:
+        detections: which of the cells of SEG were found, in the frames so far. A frame with fewer cells in SEG than
+            markers in TRA was segmented in part.
     """
 
     def __init__(self, result: str = "result", truth: str = "truth") -> None:
@@ -44,6 +50,7 @@ class CTCMatcher:
         self._tra: dict[int, Match] = {}
         self._seg_sum = 0.0
         self._seg_cells = 0
+        self.detections = DetectionCounts()
 
     def update(
         self,
@@ -67,12 +74,15 @@ class CTCMatcher:
             raise InputError(f"{self.result_name}: frame {frame} is given twice; give every frame once")
         try:
             cells = Regions(result)
-            if seg is not None:
-                found = match(Regions(seg), cells)
-                self._seg_sum += float(found.iou.sum())
-                self._seg_cells += len(found.iou)
             if tra is not None:
                 self._tra[frame] = match(Regions(tra), cells)
+            if seg is not None:
+                truth = Regions(seg)
+                found = match(truth, cells)
+                self._seg_sum += float(found.iou.sum())
+                self._seg_cells += len(found.iou)
+                complete = tra is None or len(truth.labels) >= len(self._tra[frame].truth)
+                self.detections += count_detections(truth, cells, found, complete)
         except InputError as error:
             raise InputError(f"{self.result_name}, frame {frame}: {error}") from None
         self._result[frame] = cells.labels
@@ -119,7 +129,13 @@ class CTCMatcher:
         counterpart = np.full(len(result), -1)
         counterpart[np.searchsorted(result, partner[matched])] = np.flatnonzero(matched)
         counterpart[hits != 1] = -1
-        return seg + nodes + _compare(truth_edges, result_edges, counterpart, len(truth), frames)
+        edges = _compare(truth_edges, result_edges, counterpart, len(truth), frames)
+        return seg + nodes + edges + self._divisions(result_lineage, truth_lineage)
+
+    def _divisions(self, result: Lineage, truth: Lineage) -> CTCCounts:
+        partners = {f: dict(zip(m.truth.tolist(), m.partner.tolist(), strict=True)) for f, m in self._tra.items()}
+        number, found, false = count_divisions(result, truth, partners)
+        return CTCCounts(divisions=number, divisions_found=found, divisions_false=false)
 
     def _edges(self, vertices: NDArray[np.int64], lineage: Lineage, name: str) -> _Edges:
         """Returns the track links and parent links of a graph, within the frames that have markers."""

@@ -1,0 +1,68 @@
+"""Divisions found, missed and false, by hand."""
+
+import numpy as np
+import pytest
+
+from lightning_cells.data.ctc import Lineage, Track
+from lightning_cells.metrics.ctc import CTCMatcher
+from lightning_cells.metrics.divisions import Division, count_divisions, divisions
+
+
+def lineage(*rows: tuple[int, int, int, int]) -> Lineage:
+    return {row[0]: Track(*row) for row in rows}
+
+
+TRUTH = lineage((1, 0, 4, 0), (2, 5, 9, 1), (3, 5, 9, 1))
+HERE = {**{f: {1: 11} for f in range(5)}, **{f: {2: 12, 3: 13} for f in range(5, 10)}}
+
+
+def test_single_child_is_no_division() -> None:
+    assert divisions(lineage((1, 0, 4, 0), (2, 5, 9, 1))) == []
+    assert divisions(lineage((7, 0, 4, 0), (2, 5, 9, 7), (3, 6, 9, 7))) == [Division(7, (2, 3), 5)]
+
+
+def test_same_frame() -> None:
+    assert count_divisions(lineage((11, 0, 4, 0), (12, 5, 9, 11), (13, 5, 9, 11)), TRUTH, HERE) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(("begin", "expected"), [(3, (1, 0, 1)), (4, (1, 1, 0)), (6, (1, 1, 0)), (7, (1, 0, 1))])
+def test_a_frame_early_or_late(begin: int, expected: tuple[int, int, int]) -> None:
+    result = lineage((11, 0, begin - 1, 0), (12, begin, 9, 11), (13, begin, 9, 11))
+    partners = {f: dict(cells) for f, cells in HERE.items()}
+    for frame in range(begin, 5):  # an early daughter covers most of the mother that still is
+        partners[frame] = {1: 12}
+    for frame in range(5, begin):  # the mother still covers both
+        partners[frame] = {2: 11, 3: 11}
+    assert count_divisions(result, TRUTH, partners) == expected
+
+
+def test_missed_false_and_wrong_daughter() -> None:
+    assert count_divisions(lineage((11, 0, 9, 0)), TRUTH, HERE) == (1, 0, 0)
+    assert count_divisions(lineage((5, 0, 4, 0), (6, 5, 9, 5), (7, 5, 9, 5)), TRUTH, HERE) == (1, 0, 1)
+    wrong = lineage((11, 0, 4, 0), (12, 5, 9, 11), (14, 5, 9, 11), (13, 5, 9, 0))
+    assert count_divisions(wrong, TRUTH, HERE) == (1, 0, 1)
+
+
+def test_daughters_under_one_cell_are_not_found() -> None:
+    merged = {**HERE, 5: {2: 12, 3: 12}}
+    result = lineage((11, 0, 4, 0), (12, 5, 9, 11), (13, 5, 9, 11))
+    assert count_divisions(result, TRUTH, merged) == (1, 0, 1)
+
+
+def test_divisions_of_frames_without_markers_do_not_count() -> None:
+    result = lineage((11, 0, 4, 0), (12, 5, 9, 11), (13, 5, 9, 11))
+    assert count_divisions(result, TRUTH, {f: cells for f, cells in HERE.items() if f != 4}) == (0, 0, 0)
+
+
+def test_matcher_counts_them_from_masks() -> None:
+    before, after = np.zeros((2, 8, 12), np.int32)
+    before[2:6, 2:10] = 1
+    after[2:6, 1:5], after[2:6, 7:11] = 2, 3
+    matcher = CTCMatcher()
+    for frame in range(10):
+        truth = before if frame < 5 else after
+        matcher.update(frame, np.where(truth > 0, truth + 10, 0), None, truth)
+    counts = matcher.compute(lineage((11, 0, 4, 0), (12, 5, 9, 11), (13, 5, 9, 11)), TRUTH)
+    assert (counts.divisions, counts.divisions_found, counts.divisions_false) == (1, 1, 0)
+    assert counts.TRA == 1
+    assert (counts + counts).as_dict()["divisions_found"] == 2
