@@ -20,6 +20,7 @@ import torch
 from albumentations.core.type_definitions import Targets
 
 from lightning_cells.data import deformation
+from lightning_cells.data.smoothing import smooth_labels
 from lightning_cells.errors import InputError
 
 Balance = Literal["uniform", "foreground", "classes"]
@@ -43,6 +44,8 @@ class Augmentation:
 
     Attributes:
         crop: side of the square crop in pixels; None takes whole frames.
+        translation: largest shift, in pixels along each axis, of a crop that is centred on a pixel (`crop_centre`);
+            it stays within the frame.
         flip: mirror either axis with probability 1/2.
         rot90: turn by a multiple of 90 degrees; whole frames that are not square turn by 180.
         rotation: largest angle in degrees, either way.
@@ -52,6 +55,8 @@ class Augmentation:
             deviation ("normal"); 0 for none.
         elastic_grid: control points per axis of the cubic B-spline: segments plus 3, so at least 4.
         elastic_distribution: of the displacements.
+        label_smoothing: standard deviation by which outlines of cells are smoothed, in pixels of the crop
+            (`data.smoothing`).
         intensity_scale: range of the factor on normalised intensities.
         intensity_shift: largest amount added before scaling, either way.
         gamma: range of the exponent on intensities, with the clip's minimum and maximum as 0 and 1.
@@ -64,6 +69,7 @@ class Augmentation:
     """
 
     crop: int | None = 128
+    translation: int = 0
     flip: bool = True
     rot90: bool = True
     rotation: float = 0.0
@@ -72,6 +78,7 @@ class Augmentation:
     elastic: float = 0.0
     elastic_grid: int = 6
     elastic_distribution: deformation.Distribution = "uniform"
+    label_smoothing: float = 0.0
     intensity_scale: tuple[float, float] = (1.0, 1.0)
     intensity_shift: float = 0.0
     gamma: tuple[float, float] = (1.0, 1.0)
@@ -86,7 +93,16 @@ class Augmentation:
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise InputError(f"data.augmentation.{name}=[{low}, {high}]: must be [low, high], 0 < low <= high")
-        for name in ("rotation", "elastic", "intensity_shift", "frame_jitter", "noise", "blur"):
+        for name in (
+            "translation",
+            "rotation",
+            "elastic",
+            "label_smoothing",
+            "intensity_shift",
+            "frame_jitter",
+            "noise",
+            "blur",
+        ):
             if not getattr(self, name) >= 0:
                 raise InputError(f"data.augmentation.{name}={getattr(self, name)}: must be 0 or more")
         if self.elastic_grid < 4:
@@ -193,12 +209,16 @@ class ClipAugmentation:
         size = (int(frames.shape[1]), int(frames.shape[2]))
         sampling = deformation.sampling(self._draw_map(size, centre, rng), size)
         data = self._pixels(sampling=sampling, indices=indices, images=frames, masks=labels, classes=classes)
-        return _vary_intensity(data["images"], self.settings, rng), data["masks"], data["classes"]
+        labels = data["masks"] if labels is None else smooth_labels(data["masks"], self.settings.label_smoothing)
+        return _vary_intensity(data["images"], self.settings, rng), labels, data["classes"]
 
     def _draw_map(self, size: tuple[int, int], centre: Point | None, rng: np.random.Generator) -> np.ndarray:
         """Draws crop, flips, turns, rotation, scale and spline as one map."""
         settings = self.settings
         shape = size if settings.crop is None else (settings.crop, settings.crop)
+        if centre is not None and settings.translation:
+            shift = rng.integers(-settings.translation, settings.translation, size=2, endpoint=True)
+            centre = (centre[0] + shift[0], centre[1] + shift[1])
         origin = []
         for axis in range(2):
             room = size[axis] - shape[axis]

@@ -1,5 +1,6 @@
 """Requests -> tensors: the data sets behind the training and evaluation loaders."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Seq
 from typing import Any, NamedTuple
@@ -142,9 +143,14 @@ class ChunkDataset(Dataset):
 
 
 class ClipLoader(DataLoader):
-    """A loader that can go on in the middle of an epoch: the Trainer saves and restores its position."""
+    """A loader that can go on in the middle of an epoch: the Trainer saves and restores its position.
+
+    Attributes:
+        waited: seconds that were spent in waiting for batches so far.
+    """
 
     sampler: ClipSampler
+    waited = 0.0
     _epoch = 0
     _delivered = 0
 
@@ -154,7 +160,13 @@ class ClipLoader(DataLoader):
         if self.sampler.epoch != self._epoch:
             self.sampler.position = 0
         self._epoch, self._delivered = self.sampler.epoch, self.sampler.position
-        for batch in super().__iter__():
+        batches = super().__iter__()
+        while True:
+            began = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - began
+            if batch is None:
+                return
             self._delivered += 1
             yield batch
 

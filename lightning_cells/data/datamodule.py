@@ -17,7 +17,7 @@ from lightning_cells.data.images import open_images
 from lightning_cells.data.sampling import ChunkSampler, ClipSampler
 from lightning_cells.data.sequence import Normalisation, Sequence, open_sequence
 from lightning_cells.data.splits import fold as split_fold
-from lightning_cells.data.splits import select
+from lightning_cells.data.splits import keep_annotated, select
 from lightning_cells.errors import InputError
 from lightning_cells.paths import find_data
 
@@ -27,7 +27,7 @@ class SequenceDataModule(LightningDataModule):
 
     Videos are decoded and normalised once and then read from a memory-mapped cache (`data.sequence`). What each
     batch holds is decided in the main process (`data.sampling`), so results do not depend on the number of workers,
-    and training can go on in the middle of an epoch.
+    and training can go on in the middle of an epoch. Loaders draw nothing from torch's global generator.
 
     Args:
         root: data set folder, or its name under ``$LIGHTNING_CELLS_DATA``.
@@ -49,6 +49,7 @@ class SequenceDataModule(LightningDataModule):
         stride: largest temporal stride between the frames of a clip.
         reverse: play half of the clips backwards.
         streaming: the clips of a batch lane follow each other through a video (truncated backpropagation in time).
+        annotated_frames: train on the truth of so many frames in all, chosen by the seed; None takes all.
         annotated_share: share of stand-alone clips that are placed around a frame with segmentation truth.
         balance: where crops are centred: anywhere (``uniform``), half of them on cells (``foreground``), or on
             semantic classes in equal shares (``classes``).
@@ -80,6 +81,7 @@ class SequenceDataModule(LightningDataModule):
         stride: int = 1,
         reverse: bool = True,
         streaming: bool = False,
+        annotated_frames: int | None = None,
         annotated_share: float = 0.5,
         balance: Balance = "uniform",
         augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
@@ -95,8 +97,9 @@ class SequenceDataModule(LightningDataModule):
             ("batch_size", batch_size),
             ("batches_per_epoch", batches_per_epoch),
             ("chunk", chunk),
+            ("annotated_frames", annotated_frames),
         ):
-            if value < 1:
+            if value is not None and value < 1:
                 raise InputError(f"data.{name}={value}: must be at least 1")
         if num_workers < 0:
             raise InputError(f"data.num_workers={num_workers}: must be 0 or more")
@@ -118,6 +121,7 @@ class SequenceDataModule(LightningDataModule):
         self.stride = stride
         self.reverse = reverse
         self.streaming = streaming
+        self.annotated_frames = annotated_frames
         self.annotated_share = annotated_share
         self.balance = balance
         self.augmentation = augmentation
@@ -151,6 +155,8 @@ class SequenceDataModule(LightningDataModule):
         if self.folds:
             train, val = split_fold(train, self.folds, self.fold)
             train = [s for s in train if len(s) >= self.clip_length] or train  # what lies beside the fold may be short
+        if self.annotated_frames is not None:
+            train = keep_annotated(train, self.annotated_frames, int(os.environ.get("PL_GLOBAL_SEED", 0)))
         test = chosen["test"] or val
         self.sequences = {
             "train": train,
@@ -224,6 +230,7 @@ class SequenceDataModule(LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_one_thread,
+            generator=torch.Generator(),
         )
 
     def _clip_sampler(self) -> ClipSampler:
@@ -259,7 +266,13 @@ class SequenceDataModule(LightningDataModule):
         if not sequences:
             return None
         sampler = ChunkSampler([len(s) for s in sequences], self.chunk, *self._process())
-        return DataLoader(ChunkDataset(sequences), sampler=sampler, batch_size=None, collate_fn=_as_it_is)
+        return DataLoader(
+            ChunkDataset(sequences),
+            sampler=sampler,
+            batch_size=None,
+            collate_fn=_as_it_is,
+            generator=torch.Generator(),
+        )
 
     def _process(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
@@ -276,6 +289,9 @@ class SequenceDataModule(LightningDataModule):
             stage: " ".join(f"{s.name}[{s.numbers[0]}:{s.numbers[-1] + 1}]" for s in sequences)
             for stage, sequences in self.sequences.items()
         }
+        if self.annotated_frames is not None:
+            chosen = [(s.name, s.numbers[i]) for s in self.sequences["train"] for i in s.annotated.nonzero()[0]]
+            parts["annotated"] = " ".join(f"{name}[{number}]" for name, number in chosen)
         return {"root": Path(self.root).name, "fingerprint": self.fingerprint, **parts}
 
 

@@ -98,6 +98,11 @@ class Sequence:
         seg, tra = self.files.seg.get(number), self.files.tra.get(number)
         return (None if seg is None else read_mask(seg)), (None if tra is None else read_mask(tra))
 
+    def class_truth(self, index: int) -> np.ndarray | None:
+        """Reads the semantic classes of one frame, uint16 (H, W) as they are on disk; None where there is no file."""
+        path = self.files.classes.get(self.numbers[index])
+        return None if path is None else read_mask(path)
+
     def select(self, start: int, stop: int) -> "Sequence":
         """Returns the frames with ``start <= number < stop``, without copying; tracks are clipped to them.
 

@@ -2,8 +2,11 @@
 
 import re
 from collections.abc import Sequence as Seq
+from dataclasses import replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+
+import numpy as np
 
 from lightning_cells.data.sequence import Sequence
 from lightning_cells.errors import InputError
@@ -66,6 +69,42 @@ def fold(sequences: Seq[Sequence], folds: int, index: int) -> tuple[list[Sequenc
         held.append(sequence.select(start, stop))
         training += [sequence.select(a, b) for a, b in ((first, start), (stop, last)) if a < b]
     return training, held
+
+
+def keep_annotated(sequences: Seq[Sequence], count: int, seed: int) -> list[Sequence]:
+    """Returns the sequences with the truth of `count` annotated frames alone.
+
+    Counted through all sequences one after another, these are evenly spaced; the seed decides where they start. The
+    other frames stay, as frames of which nothing is known.
+
+    Raises:
+        InputError: if there are not as many annotated frames.
+    """
+    places = [(which, frame) for which, s in enumerate(sequences) for frame in np.flatnonzero(s.annotated)]
+    if len(places) < count:
+        raise InputError(
+            f"data.annotated_frames={count}: the training videos have only {len(places)} annotated frame(s): "
+            "set fewer, or choose more videos by data.train"
+        )
+    start = np.random.default_rng(seed).random()
+    kept: list[list[int]] = [[] for _ in sequences]
+    for turn in range(count):
+        which, frame = places[int((turn + start) * len(places) / count)]
+        kept[which].append(int(frame))
+    return [_hide_others(*pair) for pair in zip(sequences, kept, strict=True)]
+
+
+def _hide_others(sequence: Sequence, kept: list[int]) -> Sequence:
+    def hidden(truth: np.ndarray | None) -> np.ndarray | None:
+        if truth is None or not kept:
+            return None
+        shown = np.full(truth.shape, -1, truth.dtype)  # in memory, unlike the truth
+        shown[kept] = truth[kept]
+        return shown
+
+    annotated = np.zeros_like(sequence.annotated)
+    annotated[kept] = True
+    return replace(sequence, labels=hidden(sequence.labels), classes=hidden(sequence.classes), annotated=annotated)
 
 
 def _range(sequence: Sequence, start: int, stop: int | None, option: str) -> Sequence:

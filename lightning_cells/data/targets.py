@@ -114,6 +114,15 @@ class ThreeClassTarget:
 
 
 @dataclass(frozen=True)
+class ForegroundTarget:
+    """Makes the targets of a two-class loss that weights no borders."""
+
+    def __call__(self, labels: np.ndarray) -> dict[str, np.ndarray]:
+        """Turn labels (T,H,W) into ``classes``, int8 (T,H,W), see `two_class`."""
+        return {"classes": two_class(labels)}
+
+
+@dataclass(frozen=True)
 class TwoClassTarget:
     """Makes the targets of the weighted two-class loss.
 

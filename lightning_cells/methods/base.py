@@ -2,6 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -13,10 +14,13 @@ from torch.optim import Optimizer
 
 from lightning_cells.data.clips import Chunk, Target
 from lightning_cells.data.ctc import Lineage, clip_lineage
+from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.data.sequence import Sequence
+from lightning_cells.instances.linkers import Linker
 from lightning_cells.methods.loading import SETTINGS
 from lightning_cells.methods.optimisation import schedule
 from lightning_cells.metrics.ctc import CTCMatcher, CTCMeasures
+from lightning_cells.metrics.detection import DetectionMeasures
 
 
 class Tracked(NamedTuple):
@@ -68,8 +72,8 @@ class Video(Protocol):
         """Takes the next frames, float32 (T, 1, h, w), and returns those that are done: `instances`, then `link`."""
         return self.link(self.instances(frames))
 
-    def finish(self) -> list[np.ndarray]:
-        """Returns the frames that are left when the video has ended."""
+    def finish(self) -> Iterable[np.ndarray]:
+        """Returns the frames that are left when the video has ended; `lineage` is whole then."""
 
 
 class CellMethod(LightningModule, ABC):
@@ -78,9 +82,11 @@ class CellMethod(LightningModule, ABC):
     Attributes:
         clip_target: turns the labels of a training clip, int32 (T, H, W), into what the loss compares with; called by
             the loader's workers, so it must be picklable. None where the loss takes the labels themselves.
+        linker: cells of consecutive frames -> tracks; None for a method that links by means of its own.
     """
 
     clip_target: Target | None = None
+    linker: Linker | None = None
 
     @property
     def first_chunk(self) -> int:
@@ -89,8 +95,8 @@ class CellMethod(LightningModule, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self.val_measures = CTCMeasures()
-        self.test_measures = CTCMeasures()
+        self.val_measures, self.val_detections = CTCMeasures(), DetectionMeasures()
+        self.test_measures, self.test_detections = CTCMeasures(), DetectionMeasures()
         self._video: Video | None = None
         self._matcher = CTCMatcher()
         self._returned = 0  # frames of the video under way that came out
@@ -110,9 +116,37 @@ class CellMethod(LightningModule, ABC):
         # `load_from_checkpoint` then makes the dataclasses of them again, as it does for the command line's checkpoints
         self.hparams["_instantiator"] = "lightning.pytorch.cli.instantiate_module"
 
+    def check(self, data: SequenceDataModule, stage: str) -> None:
+        """Refuses data that do not fit the method, before a run is logged; by default none.
+
+        Args:
+            data: after its `setup`.
+            stage: ``fit``, ``validate``, ``test`` or ``predict``.
+
+        Raises:
+            InputError: naming the file or the video.
+        """
+
+    def setup(self, stage: str) -> None:
+        """Checks the data."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, SequenceDataModule):
+            self.check(data, stage)
+
     @abstractmethod
     def open_video(self, size: tuple[int, int], first_frame: int = 0) -> Video:
         """Returns a fresh state for a video whose frames are (H, W) `size` on disk, numbered from `first_frame`."""
+
+    def picture(self, frames: Tensor) -> np.ndarray | None:
+        """Draws what the network says of the last of some consecutive frames; None where there is nothing to draw.
+
+        Args:
+            frames: float32 (T, 1, h, w), that frame and up to seven before it.
+
+        Returns:
+            uint8 (h, w, 3).
+        """
+        return None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remembers the method and its preprocessing, so that a checkpoint is enough to use it."""
@@ -130,11 +164,11 @@ class CellMethod(LightningModule, ABC):
 
     def validation_step(self, chunk: Chunk, batch_idx: int) -> Tracked:  # type: ignore[override]
         """Tracks a chunk and compares it with the truth."""
-        return self._score(chunk, self.val_measures)
+        return self._score(chunk, self.val_measures, self.val_detections)
 
     def test_step(self, chunk: Chunk, batch_idx: int) -> Tracked:  # type: ignore[override]
         """Tracks a chunk and compares it with the truth."""
-        return self._score(chunk, self.test_measures)
+        return self._score(chunk, self.test_measures, self.test_detections)
 
     def predict_step(self, chunk: Chunk, batch_idx: int) -> Tracked:
         """Tracks a chunk."""
@@ -149,14 +183,14 @@ class CellMethod(LightningModule, ABC):
         return Tracked(start, labels, self._video.lineage)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the Cell Tracking Challenge measures, pooled over all validation videos and processes."""
-        self._log_measures(self.val_measures, "val")
+        """Logs the challenge's measures, and P, R and F, pooled over all validation videos and processes."""
+        self._log_measures("val", self.val_measures, self.val_detections)
 
     def on_test_epoch_end(self) -> None:
-        """Logs the Cell Tracking Challenge measures, pooled over all test videos and processes."""
-        self._log_measures(self.test_measures, "test")
+        """Logs the challenge's measures, and P, R and F, pooled over all test videos and processes."""
+        self._log_measures("test", self.test_measures, self.test_detections)
 
-    def _score(self, chunk: Chunk, measures: CTCMeasures) -> Tracked:
+    def _score(self, chunk: Chunk, measures: CTCMeasures, detections: DetectionMeasures) -> Tracked:
         if chunk.first:
             self._matcher = CTCMatcher()
         tracked = self.predict_step(chunk, 0)
@@ -164,24 +198,26 @@ class CellMethod(LightningModule, ABC):
             self._matcher.update(chunk.sequence.numbers[index], labels, *chunk.sequence.truth(index))
             self._scored = chunk.sequence
         if chunk.last:
-            self._close(measures)
+            self._close(measures, detections)
         return tracked
 
-    def _close(self, measures: CTCMeasures) -> None:
+    def _close(self, measures: CTCMeasures, detections: DetectionMeasures) -> None:
         """Adds the video under way to the measures, as far as it was seen."""
         if self._scored is None or self._video is None:
             return
         numbers = self._scored.numbers
         truth = clip_lineage(self._scored.lineage, numbers[0], numbers[self._returned - 1] + 1)
         measures.update(self._matcher.compute(self._video.lineage, truth))
+        detections.update(self._matcher.detections)
         self._scored = None
 
-    def _log_measures(self, measures: CTCMeasures, stage: str) -> None:
-        self._close(measures)  # limit_val_batches may have cut it short
+    def _log_measures(self, stage: str, measures: CTCMeasures, detections: DetectionMeasures) -> None:
+        self._close(measures, detections)  # limit_val_batches may have cut it short
         if not self.trainer.sanity_checking:
-            for name, value in measures.compute().items():
+            for name, value in (measures.compute() | detections.compute()).items():
                 self.log(f"{stage}/{name}", value, prog_bar=name == "SEG", sync_dist=True)
         measures.reset()
+        detections.reset()
 
 
 def _plain(part: Any) -> Any:

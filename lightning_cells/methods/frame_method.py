@@ -2,16 +2,22 @@
 
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_cells.errors import InputError
 from lightning_cells.instances.components import Decoder
 from lightning_cells.instances.linkers import Linker
+from lightning_cells.instances.tiling import Tiling
 from lightning_cells.methods.base import CellMethod
+from lightning_cells.methods.colours import class_colours
 from lightning_cells.methods.video import SegmentedVideo
 from lightning_cells.networks.architectures import Architecture
 
 _PADDING = 16  # pixels mirrored around a frame at inference, so that its border is seen like its middle
+_SMALLEST_TILE = 32  # pixels
 
 
 class FrameMethod(CellMethod):
@@ -24,21 +30,56 @@ class FrameMethod(CellMethod):
         classes: semantic classes that it tells apart, background included.
         decoder: class probabilities -> cells.
         linker: cells of consecutive frames -> tracks.
+        tile: side of the overlapping tiles into which larger frames are cut at inference, in pixels; None takes
+            whole frames.
+
+    Raises:
+        InputError: if tiles are too small to overlap.
     """
 
-    def __init__(self, network: Architecture, classes: int, decoder: Decoder, linker: Linker) -> None:
+    def __init__(
+        self, network: Architecture, classes: int, decoder: Decoder, linker: Linker, tile: int | None = None
+    ) -> None:
         super().__init__()
+        if tile is not None and tile < _SMALLEST_TILE:
+            raise InputError(f"model.tile={tile}: must be at least {_SMALLEST_TILE} pixels, or null for whole frames")
         self.network = network.build(classes)
         self.decoder = decoder
-        self.linker = linker
+        self.linker: Linker = linker
+        self.tile = tile
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Class probabilities, float32 (T, C, H, W), of float32 (T, 1, H, W) frames."""
+        """Class probabilities, float32 (T, C, H, W), of float32 (T, 1, H, W) frames.
+
+        Tiles see some pixels around them. Where they overlap, their probabilities are averaged; the nearer a tile's
+        side, the less it counts.
+        """
         height, width = frames.shape[-2:]
         fits = min(height, width) > _PADDING
         padded = F.pad(frames, [_PADDING] * 4, mode="reflect" if fits else "replicate")
-        logits = self.network(padded)[..., _PADDING : _PADDING + height, _PADDING : _PADDING + width]
+        if self.tile is None or max(height, width) <= self.tile:
+            return self._inner(padded)
+        overlap = self.tile // 4
+        total, weights = None, frames.new_zeros(height, width)
+        for rows, columns in Tiling(tile=self.tile, overlap=overlap, margin=0).layout((height, width)):
+            window = padded[..., rows.start : rows.stop + 2 * _PADDING, columns.start : columns.stop + 2 * _PADDING]
+            probabilities = self._inner(window)
+            if total is None:
+                total = probabilities.new_zeros(*probabilities.shape[:2], height, width)
+            weight = _ramp(rows, overlap, total)[:, None] * _ramp(columns, overlap, total)
+            total[..., rows, columns] += weight * probabilities
+            weights[rows, columns] += weight
+        assert total is not None
+        return total / weights
+
+    def _inner(self, padded: Tensor) -> Tensor:
+        """Class probabilities of frames without the padding around them."""
+        logits = self.network(padded)[..., _PADDING:-_PADDING, _PADDING:-_PADDING]
         return logits.float().softmax(1)
+
+    def picture(self, frames: Tensor) -> np.ndarray:
+        """Draws the class probabilities of the last of some frames, float32 (T, 1, h, w): uint8 (h, w, 3)."""
+        return class_colours(self(frames[-1:])[0])
 
     def open_video(self, size: tuple[int, int], first_frame: int = 0) -> SegmentedVideo:
         """Returns a fresh state for a video whose frames are (H, W) `size` on disk, numbered from `first_frame`."""
@@ -47,3 +88,9 @@ class FrameMethod(CellMethod):
             return self(frames), None
 
         return SegmentedVideo(probabilities, size, self.decoder, self.linker.start(first_frame))
+
+
+def _ramp(span: slice, overlap: int, like: Tensor) -> Tensor:
+    """Weights of a tile's pixels along one side: rising over the overlap from either end."""
+    place = torch.arange(span.stop - span.start, dtype=like.dtype, device=like.device)
+    return torch.minimum(place, place.flip(0)).clamp(max=overlap) + 1

@@ -71,6 +71,31 @@ def test_without_a_centre_every_place_within_the_frame_is_drawn():
     assert max(np.bincount(corners)) < 60  # 25 expected
 
 
+def test_translation_moves_a_centred_crop_within_the_frame():
+    """Each shift of up to two pixels along each axis is as likely, but the crop stays inside."""
+    place = np.arange(9 * 9, dtype=np.int32).reshape(1, 9, 9)
+    cut = ClipAugmentation(Augmentation(crop=3, translation=2, **PLAIN))
+
+    def corners(centre: tuple[float, float]) -> np.ndarray:
+        clips = [cut(np.zeros((1, 9, 9), np.float32), place, None, [0], centre, seed) for seed in range(500)]
+        return np.array([divmod(int(clip[1][0, 0, 0]), 9) for clip in clips])
+
+    found, counts = np.unique(corners((4, 4)), axis=0, return_counts=True)
+    assert found.tolist() == [[row, column] for row in range(1, 6) for column in range(1, 6)]
+    assert counts.max() < 45, "20 expected"
+    found, counts = np.unique(corners((0, 8))[:, 0], return_counts=True)
+    assert found.tolist() == [0, 1]
+    assert counts[0] > 350, "four shifts of five lead to the border"
+
+
+def test_translation_needs_a_centre():
+    """Without one, each place is drawn anyway."""
+    image = np.arange(81, dtype=np.float32).reshape(1, 9, 9)
+    still, moved = (ClipAugmentation(Augmentation(crop=3, translation=t, **PLAIN)) for t in (0, 4))
+    for seed in range(5):
+        assert same(*([a for a in cut(image, None, None, [0], None, seed) if a is not None] for cut in (still, moved)))
+
+
 def arrangements(settings: Augmentation, image: np.ndarray, draws: int = 400) -> dict[bytes, int]:
     change = ClipAugmentation(settings)
     counts: dict[bytes, int] = {}

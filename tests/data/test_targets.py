@@ -8,6 +8,7 @@ from scipy import ndimage
 from skimage import draw, morphology
 
 from lightning_cells.data.targets import (
+    ForegroundTarget,
     ThreeClassTarget,
     TwoClassTarget,
     border_weights,
@@ -241,6 +242,10 @@ def test_makers_pickle_and_give_named_arrays():
     three = pickle.loads(pickle.dumps(ThreeClassTarget("outer")))(clip)
     assert list(three) == ["classes"]
     np.testing.assert_array_equal(three["classes"], three_class(clip, "outer"))
+    plain = pickle.loads(pickle.dumps(ForegroundTarget()))(clip)
+    assert list(plain) == ["classes"]
+    assert plain["classes"].dtype == np.int8
+    np.testing.assert_array_equal(plain["classes"], two_class(clip))
     two = pickle.loads(pickle.dumps(TwoClassTarget(w0=3.0, sigma=4.0)))(clip)
     assert list(two) == ["classes", "weights"]
     np.testing.assert_array_equal(two["classes"], two_class(clip))

@@ -36,6 +36,11 @@ def test_decay_falls_over_the_last_fifth():
     assert rates("decay", 10, 0.2) == pytest.approx([0.04, 0.52, 1, 1, 1, 1, 1, 1, 1, 0.5])
 
 
+def test_tenth_from_the_middle_on():
+    assert rates("tenth", 6, 0.0, run=8) == pytest.approx([1.0] * 3 + [0.1] * 5)
+    assert rates("tenth", 5, 0.0) == pytest.approx([1.0] * 3 + [0.1] * 2)
+
+
 def test_one_cycle_is_a_half_cosine():
     found = rates("one_cycle", 10, 0.2, run=12)
     assert found[:2] == pytest.approx([0.04, 0.52])
@@ -62,7 +67,23 @@ def test_rmsprop_is_that_of_tensorflow():
     assert weight.item() == pytest.approx(3 - 0.5 * 4 / math.sqrt(0.1 * 16))
 
 
-@pytest.mark.parametrize("name", ["adam", "rmsprop"])
+def test_amsgrad_divides_by_the_largest_second_moment():
+    """Adam's own formula, with the maximum over the steps so far, where the gradient falls."""
+    weight, expected = Parameter(torch.tensor([3.0], dtype=torch.float64)), 3.0
+    chosen = optimiser([weight], "amsgrad", 0.5)
+    first = second = largest = 0.0
+    for step, gradient in enumerate([8.0, 0.1, 0.1, 0.1], start=1):
+        weight.grad = torch.tensor([gradient], dtype=torch.float64)
+        chosen.step()
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        largest = max(largest, second)
+        expected -= 0.5 * (first / (1 - 0.9**step)) / (math.sqrt(largest / (1 - 0.999**step)) + 1e-8)
+    assert largest > second  # or the case would say nothing
+    assert weight.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["adam", "amsgrad", "rmsprop"])
 def test_weight_decay_is_a_term_of_the_loss(name):
     plain, decayed = Parameter(torch.tensor([3.0])), Parameter(torch.tensor([3.0]))
     one, other = optimiser([plain], name, 0.1), optimiser([decayed], name, 0.1, weight_decay=0.2)
@@ -78,3 +99,9 @@ def test_weight_decay_is_a_term_of_the_loss(name):
 def test_a_learning_rate_is_positive(lr):
     with pytest.raises(InputError, match=r"model\.lr"):
         optimiser([Parameter(torch.zeros(1))], "adam", lr)
+
+
+def test_halving_is_every_sixth():
+    """Of 300 epochs of two steps: every 50."""
+    assert rates("halving", 600, 0.0) == pytest.approx([0.5 ** (step // 100) for step in range(600)])
+    assert rates("halving", 12, 0.0, run=14)[11:] == pytest.approx([1 / 32] * 3)
