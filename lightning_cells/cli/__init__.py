@@ -22,8 +22,12 @@ TRAINING = {
 VERBS = {
     "simulate": "write a simulated data set with exact truth",
     "download": "fetch a public data set",
+    "cross-validate": "train and measure a method on each fold of a data set",
     "track": "track your own frames with a checkpoint",
     "evaluate": "compare a result folder with the truth",
+    "sweep": "look for the best options: an Optuna study, on one machine or many",
+    "launch": "train on several nodes, by SLURM or torchrun",
+    "deliver": "send what was logged while the MLflow server was away",
     "dashboard": "open the runs side by side in MLflow's pages",
     "demo": "simulate, train, track, measure: the whole way in minutes",
 }
@@ -91,7 +95,7 @@ def _runner(verb: str) -> Callable[[list[str]], int]:
         near = get_close_matches(verb, [*TRAINING, *VERBS], n=1)
         hint = f"did you mean '{near[0]}'?" if near else "see 'lightning-cells --help'"
         raise InputError(f"there is no such verb: {hint}")
-    module = import_module(f"lightning_cells.cli.{verb}")
+    module = import_module(f"lightning_cells.cli.{verb.replace('-', '_')}")
 
     def run(rest: list[str]) -> int:
         parser = _Parser(
@@ -104,7 +108,10 @@ def _runner(verb: str) -> Callable[[list[str]], int]:
         parser.add_argument(
             "--output_dir", help=f"folder for all that is written (default: ${HOME_VARIABLE}, else outputs)"
         )
-        chosen = parser.parse_args(rest)
+        chosen, others = parser.parse_known_args(rest)
+        if others and not getattr(module, "PASSES_ON", False):
+            parser.error(f"unrecognized arguments: {' '.join(others)}")
+        chosen.passed_on = others
         if chosen.output_dir:
             os.environ[HOME_VARIABLE] = os.path.abspath(chosen.output_dir)
         module.run(chosen)
@@ -119,7 +126,7 @@ def _overview() -> str:
         "",
         "Segment and track cells in microscopy videos.",
         "",
-        *(f"  {verb:<11}{summary}" for verb, summary in {**TRAINING, **VERBS}.items()),
+        *(f"  {verb:<15}{summary}" for verb, summary in {**TRAINING, **VERBS}.items()),
         "",
         "Each verb explains itself: lightning-cells VERB --help. Start with: lightning-cells demo",
     ]

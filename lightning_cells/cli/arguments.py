@@ -23,21 +23,31 @@ def shipped_configurations(args: list[str]) -> list[str]:
     return found
 
 
-def checkpoint_given(args: list[str]) -> str | None:
-    """Returns what ``ckpt_path`` will be, from the command line or a configuration file; the last one counts.
+def given(args: list[str], name: str) -> str | None:
+    """Returns what the option `name` will be, from the command line or a configuration file; the last one counts.
 
     Raises:
         InputError: if a configuration file is no mapping in valid YAML.
     """
-    checkpoint = None
+    found = None
     for _, option, value in _options(args):
-        if option == "--ckpt_path":
-            checkpoint = None if value in ("null", "") else value
+        if option == f"--{name}":
+            found = None if value in ("null", "") else value
         elif option in ("-c", "--config"):
             settings = _read(value)
-            if "ckpt_path" in settings:
-                checkpoint = settings["ckpt_path"]
-    return checkpoint
+            if name in settings:
+                found = settings[name]
+    return found
+
+
+def without(args: list[str], name: str) -> list[str]:
+    """Returns the words without the option `name` and its value."""
+    left, skip = [], False
+    for word in args:
+        if not skip and not word.startswith(f"--{name}=") and word != f"--{name}":
+            left.append(word)
+        skip = word == f"--{name}" and not skip
+    return left
 
 
 def _options(args: list[str]) -> Iterator[tuple[int, str, str]]:

@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,30 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from lightning_cells.cli.arguments import checkpoint_given, shipped_configurations
+from lightning_cells.cli.arguments import given, shipped_configurations
 from lightning_cells.cli.mistakes import explain
+from lightning_cells.cli.resume import Resumed, resumed
 from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.errors import InputError
 from lightning_cells.experiments.checkpoints import Checkpoints
-from lightning_cells.experiments.mlflow import RunRecord
+from lightning_cells.experiments.continuation import Continuation
 from lightning_cells.experiments.pictures import Pictures
+from lightning_cells.experiments.record import RunRecord
+from lightning_cells.experiments.requeue import Requeue
 from lightning_cells.experiments.results import ResultFolders
+from lightning_cells.experiments.system import SystemMetrics
+from lightning_cells.experiments.throughput import Throughput
 from lightning_cells.methods import CellMethod
 from lightning_cells.methods.loading import checkpoint_settings
 from lightning_cells.paths import HOME_VARIABLE, output_dir
 
 _LOGGER = {"class_path": "lightning_cells.experiments.mlflow.RunLogger"}
+_RESUME = (
+    "id of a run of which the training goes on, after a crash, or for longer: with its configuration, from its last "
+    "checkpoint, in the same MLflow run, on any number of processes; what else is given wins"
+)
 
 
 class Parser(LightningArgumentParser):
@@ -52,11 +62,17 @@ class TrainingCLI(LightningCLI):
 
     def __init__(self, args: list[str]) -> None:
         _silence()
+        self._words = tuple(args)
         super().__init__(
             CellMethod,
             SequenceDataModule,
             save_config_callback=RunRecord,
-            trainer_defaults={"logger": _LOGGER, "log_every_n_steps": 10},
+            save_config_kwargs={"words": self._words},
+            trainer_defaults={
+                "logger": _LOGGER,
+                "log_every_n_steps": 10,
+                "callbacks": [Continuation(), Throughput(), Requeue()],
+            },
             seed_everything_default=1,
             parser_class=Parser,
             parser_kwargs={"prog": "lightning-cells", "allow_abbrev": False},
@@ -73,11 +89,17 @@ class TrainingCLI(LightningCLI):
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
         parser.add_lightning_class_args(Pictures, "pictures")
         parser.add_lightning_class_args(ResultFolders, "results")
+        parser.add_lightning_class_args(SystemMetrics, "system")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the command line, with what the checkpoint remembers as the first of the configuration files."""
         args = shipped_configurations(args)
-        checkpoint = checkpoint_given(args)
+        self._resumed = self._resume(args)
+        if self._resumed is not None:
+            self.config = parser.parse_args(self._resumed.words)
+            _check_checkpoint(args[0], self.config[args[0]])
+            return
+        checkpoint = given(args, "ckpt_path")
         if checkpoint is None or (args[0] == "fit" and checkpoint in ("last", "hpc")):
             self.config = parser.parse_args(args)
         else:
@@ -86,6 +108,19 @@ class TrainingCLI(LightningCLI):
                 remembered.write_text(yaml.safe_dump(checkpoint_settings(Path(checkpoint))))
                 self.config = parser.parse_args([args[0], "-c", str(remembered), *args[1:]])
         _check_checkpoint(args[0], self.config[args[0]])
+
+    def _resume(self, args: list[str]) -> Resumed | None:
+        """Looks for what ``--resume`` names, also under an output folder that is given."""
+        if home := given(args, "output_dir"):
+            os.environ[HOME_VARIABLE] = os.path.abspath(home)
+        words = self._words if type(self) is TrainingCLI else None  # trials of a sweep do not go on by themselves
+        return resumed(args, words)
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "fit":
+            parser.add_argument("--resume", type=str, default=None, help=_RESUME)
+        return parser
 
     def _parse_ckpt_path(self) -> None:
         """Done in `parse_arguments`, in the other order."""
@@ -100,6 +135,10 @@ class TrainingCLI(LightningCLI):
             config.return_predictions = False  # they go to disk as they come: kept in memory they would fill it
         if verb == "predict" or config.trainer.fast_dev_run:
             config.trainer.logger = False  # no database is set up for a run that has nothing to show
+        elif self._resumed is not None and getattr(config.trainer.logger, "class_path", None) == _LOGGER["class_path"]:
+            config.trainer.logger.init_args.run_id = self._resumed.run
+            where = self._resumed.checkpoint or "the beginning: there is no checkpoint yet"
+            rank_zero_info(f"Going on with run {self._resumed.run} from {where}")
         try:
             output_dir().mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -111,6 +150,7 @@ class TrainingCLI(LightningCLI):
         """Opens the data first: a mistake in them is told before a run is logged or a second process started."""
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             self.datamodule.setup(self.subcommand)
+            self.model.check(self.datamodule, self.subcommand)
         try:
             return super().instantiate_trainer(**kwargs)
         except (TypeError, ValueError, MisconfigurationException) as error:
@@ -132,10 +172,16 @@ def _check_checkpoint(verb: str, config: Any) -> None:
         )
 
 
-def run(verb: str, args: list[str]) -> int:
-    """Runs a training verb."""
+def run(verb: str, args: list[str], make: Callable[[list[str]], object] = TrainingCLI) -> int:
+    """Runs a training verb.
+
+    Args:
+        verb: which one.
+        args: its options.
+        make: the command line, which runs when it is made.
+    """
     try:
-        TrainingCLI([verb, *args])
+        make([verb, *args])
     except MisconfigurationException as error:
         raise InputError(" ".join(str(error).split())) from error
     except ValueError as error:
@@ -182,7 +228,8 @@ def _silence() -> None:
         ".*does not have many workers.*",  # reading from the cache needs few or none
         ".*Total length of `list` across ranks is zero.*",  # training without validation is allowed
         ".*You're using the WeightAveraging callback.*",  # a checkpoint holds the averaged weights
-        ".*recommended to use `self.log\\('train/loss'.*sync_dist.*",  # the curve of one process is enough
+        ".*recommended to use `self.log\\('(train|speed)/.*sync_dist.*",  # the curve of one process is enough
+        ".*Checkpoint directory .* exists and is not empty.*",  # a run that goes on
     ):
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)

@@ -35,6 +35,7 @@ def classical_results(
     target = out / f"{name}_RES"
     with ResultWriter(target, digits=files.digits) as writer:
         for number in numbers:
-            writer.write(number, linker.push(otsu(read_frame(files.frames[number]), split)))
+            (tracks,) = linker.push(otsu(read_frame(files.frames[number]), split))
+            writer.write(number, tracks)
         writer.finish(linker.lineage)
     return target

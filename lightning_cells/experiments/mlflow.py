@@ -1,39 +1,38 @@
-"""A training as an MLflow run: curves, parameters, configuration, versions, code and data."""
+"""A training as an MLflow run that survives: the store may be away, the process may be killed and go on."""
 
 import math
-import os
-import subprocess
+import sys
+import time
+import uuid
 from collections.abc import Mapping
-from importlib.metadata import distributions
-from pathlib import Path
-from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_only
 from mlflow import MlflowClient
-from mlflow.entities import Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
-from lightning_cells.experiments.store import open_experiment, open_store, tracking_uri
+from lightning_cells.errors import InputError
+from lightning_cells.experiments.delivery import LOCAL_ID, QueuedClient, create_run, open_outbox, refused
+from lightning_cells.experiments.outbox import PATIENCE_S, Outbox
+from lightning_cells.experiments.runs import RunFolder
+from lightning_cells.experiments.store import default_uri, open_store, tracking_uri
 
 EXPERIMENT = "lightning_cells"
-_BATCH = 100  # most parameters that MLflow takes at once
-_TRAINER_PARAMETERS = (
-    "accelerator",
-    "devices",
-    "strategy",
-    "precision",
-    "max_epochs",
-    "max_steps",
-    "max_time",
-    "gradient_clip_val",
-    "accumulate_grad_batches",
-)
+LOCAL_NAME = "local-"
+"""Beginning of the names of runs that began while the store was away."""
+_ENDS = {"success": "FINISHED", "finished": "FINISHED", "failed": "FAILED"}
+_ATTEMPTS = 3  # at making a run, before it is begun without the store
 
 
 class RunLogger(MLFlowLogger):
     """Lightning's MLflow logger on the project's store.
+
+    What is logged goes to ``outputs/runs/<run>/outbox`` and is delivered in the background. A store that is away delays
+    it and nothing else; what a killed process leaves behind is delivered when its training goes on, or by
+    ``lightning-cells deliver``.
 
     Args:
         experiment_name: the experiment that the run belongs to.
@@ -43,7 +42,12 @@ class RunLogger(MLFlowLogger):
         tags: further tags of the run.
 
     Raises:
-        InputError: if runs cannot be kept at that address.
+        InputError: if runs cannot be kept at that address, or another process is at work on the run.
+
+    Attributes:
+        folder: what this machine keeps of the run.
+        continued: whether the run was begun before.
+        ending: the status that the run is to end with, if it is neither finished nor failed.
     """
 
     def __init__(
@@ -54,99 +58,111 @@ class RunLogger(MLFlowLogger):
         run_id: str | None = None,
         tags: dict[str, str] | None = None,
     ) -> None:
-        uri = uri or tracking_uri()
-        self.unnamed = run_name is None and run_id is None
+        known = None if run_id is None else RunFolder(run_id)
+        uri = uri or (tracking_uri() if known is None else known.uri)
         open_store(uri)
         super().__init__(experiment_name, run_name, tracking_uri=uri, tags=tags, run_id=run_id)
+        self.unnamed = run_name is None and run_id is None
+        self.continued = run_id is not None
+        self.ending: str | None = None
+        self.folder = known
+        self._outbox: Outbox | None = None
+        if known is not None:
+            self._take_up(known)
+
+    @rank_zero_only
+    def _take_up(self, folder: RunFolder) -> None:
+        """Claims a run that is to go on, before any other process is started."""
+        folder.claim()
+        client = MlflowClient(self._tracking_uri)
+        try:
+            if client.get_run(folder.run_id).info.lifecycle_stage == "deleted":
+                client.restore_run(folder.run_id)
+        except (MlflowException, OSError) as error:
+            if refused(error) and not folder.run_id.startswith(LOCAL_NAME):
+                folder.release()
+                raise InputError(
+                    f"run {folder.run_id} is not in {self._tracking_uri}: begin another from its checkpoint with "
+                    "--ckpt_path"
+                ) from error
 
     @property
     @rank_zero_experiment
     def experiment(self) -> MlflowClient:
-        """The client, with the experiment and the run made at first use."""
-        if self._initialized:
-            return self._mlflow_client
+        """The client, through which everything is logged; the run is made at first use."""
+        if not self._initialized:
+            self._begin()
+        return self._mlflow_client
+
+    def _begin(self) -> None:
+        now = time.time_ns() // 1_000_000
+        tags = dict(self.tags or {}) | ({MLFLOW_RUN_NAME: self._run_name} if self._run_name else {})
+        new = {"experiment": self._experiment_name, "tags": resolve_tags(tags), "start_time": now}
+        away = False
         if self._run_id is None:
-            self._experiment_id = open_experiment(self._mlflow_client, self._experiment_name).experiment_id
-        address = os.environ.get("MLFLOW_TRACKING_URI")
-        try:
-            return MLFlowLogger.experiment.fget(self)  # type: ignore[attr-defined]
-        finally:  # MLflow would make this run's store that of all later ones of this process
-            os.environ.pop("MLFLOW_TRACKING_URI", None)
-            if address is not None:
-                os.environ["MLFLOW_TRACKING_URI"] = address
+            try:
+                self._run_id = self._create(new)
+            except (MlflowException, OSError):
+                away = True
+                self._run_id = f"{LOCAL_NAME}{uuid.uuid4().hex[:12]}"
+                new["tags"][LOCAL_ID] = self._run_id
+        if self.folder is None:
+            self.folder = RunFolder(self._run_id)
+            self.folder.claim()
+        began = self.folder.read().get("start_time", now)
+        uri = None if self._tracking_uri == default_uri() else self._tracking_uri
+        self.folder.write(uri=uri, start_time=began)
+        self._outbox = open_outbox(self._tracking_uri, self.folder)
+        self._mlflow_client = QueuedClient(self._tracking_uri, self._outbox, since=began)
+        self._initialized = True
+        if away:
+            self._outbox.put("create_run", new)
+        elif self.continued:
+            self._mlflow_client.update_run(self._run_id, status="RUNNING")
+
+    def _create(self, new: dict) -> str:
+        """Makes the run.
+
+        Raises:
+            InputError: if the store does not want it.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                return create_run(MlflowClient(self._tracking_uri), **new)
+            except (MlflowException, OSError) as error:
+                if refused(error):
+                    raise InputError(f"trainer.logger: {self._tracking_uri} does not take the run: {error}") from error
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                time.sleep(1)
+        raise AssertionError
+
+    @property
+    def uri(self) -> str:
+        """Address of the store."""
+        return str(self._tracking_uri)
+
+    @property
+    def seconds(self) -> int:
+        """Time since the run began, in whole seconds, never less than before."""
+        client = self.experiment
+        return (client.now() - client.since) // 1000 if isinstance(client, QueuedClient) else 0
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Logs numbers; a measure that could not be computed (NaN) leaves a gap in its curve."""
         super().log_metrics({name: value for name, value in metrics.items() if not math.isnan(value)}, step)
 
+    def flush(self, limit: float = PATIENCE_S) -> bool:
+        """Waits until all that was logged is in the store, at most `limit` seconds; returns whether it is."""
+        return self._outbox is None or self._outbox.flush(limit)
 
-class RunRecord(SaveConfigCallback):
-    """Writes into the run what is needed to understand and to repeat it.
-
-    Artifacts: ``config.yaml``, resolved, as ``fit -c`` takes it, and ``environment.txt``, the installed versions.
-    Parameters: the options of model and data, named as on the command line. Tags: method, data set with its
-    fingerprint and split, and the git commit.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Called once on rank zero, when the data are set up and before the first step."""
-        logger = trainer.logger
-        if not isinstance(logger, RunLogger) or stage == "predict":
-            return
-        client, run = logger.experiment, str(logger.run_id)
-        config = self.parser.dump(self.config, skip_none=False)
-        client.log_text(run, config, "config.yaml")
-        versions = sorted({f"{d.metadata['Name']}=={d.version}" for d in distributions()}, key=str.lower)
-        client.log_text(run, "\n".join(versions) + "\n", "environment.txt")
-        method = type(pl_module).__name__
-        tags = {"method": method, "stage": str(trainer.state.fn.value), **_git_tags()}  # type: ignore[union-attr]
-        describe = getattr(trainer.datamodule, "describe", None)  # type: ignore[attr-defined]
-        if describe is not None:
-            tags |= {f"data.{key}": value for key, value in describe().items()}
-        if logger.unnamed:  # MLflow's own random names depend on our seed: all runs would have the same
-            client.update_run(run, name=" ".join(filter(None, (method, tags.get("data.root"), run[:6]))))
-        client.log_batch(run, tags=[RunTag(key, str(value)[:5000]) for key, value in tags.items()])
-        known = client.get_run(run).data.params  # a run that is continued keeps what it began with
-        parameters = [
-            Param(key, str(value)[:6000])
-            for key, value in _flatten(self.config.as_dict()).items()
-            if _interesting(key) and key not in known
-        ]
-        for start in range(0, len(parameters), _BATCH):
-            client.log_batch(run, params=parameters[start : start + _BATCH])
-
-
-def _interesting(key: str) -> bool:
-    if key.startswith("trainer."):
-        return key.removeprefix("trainer.") in _TRAINER_PARAMETERS
-    return key.startswith(("model.", "data.")) or key == "seed_everything"
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings -> dotted keys, without the ``init_args`` that the command line leaves out, too."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = prefix if key == "init_args" else f"{prefix}.{key}".strip(".")
-        if isinstance(value, dict):
-            flat |= _flatten(value, name)
-        else:
-            flat[name] = list(value) if isinstance(value, tuple) else value
-    return flat
-
-
-def _git_tags() -> dict[str, str]:
-    """The commit of the code that runs, if it lies in a git checkout."""
-
-    def git(*args: str) -> str:
-        folder = Path(__file__).parent
-        done = subprocess.run(["git", *args], cwd=folder, capture_output=True, text=True, timeout=20, check=True)
-        return done.stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return {"mlflow.source.git.commit": git("rev-parse", "HEAD"), "git.dirty": str(bool(changed)).lower()}
-    except (OSError, subprocess.SubprocessError):
-        return {}
+    @rank_zero_only
+    def finalize(self, status: str = "success") -> None:
+        """Ends the run, and waits a while for what is not delivered yet; says what is left and where."""
+        if self._outbox is not None:
+            interrupted = isinstance(sys.exception(), KeyboardInterrupt)
+            ending = self.ending or ("KILLED" if interrupted else _ENDS.get(status, status))
+            self._mlflow_client.set_terminated(str(self._run_id), ending)
+            self._outbox.close()
+        if self.folder is not None:
+            self.folder.release()

@@ -40,6 +40,7 @@ KINDS: Mapping[Kind, Colour] = {
 
 UNKNOWN = (0.6, 0.6, 0.6)  # outline of predicted cells where the truth is unknown
 TITLES = ("Frame", "Truth", "Prediction", "Errors")
+SEEN = "Network"  # title of the panel after the frame, where any sample has such a picture
 MARGIN, GAP, CAPTION, HEADER, LEGEND = 12, 8, 24, 30, 22  # pixels
 NARROWEST, SHORTEST = 150, 20  # width and height of a panel that leave room for text
 
@@ -55,6 +56,7 @@ class Sample:
         result: (H, W) integers, track ids of the predicted cells, 0 background.
         truth: (H, W) integers in the label convention: > 0 id of a segmented cell, 0 background, -1 unknown, <= -2
             marker of the cell ``-1 - value``; None without any truth.
+        seen: uint8 (h, w, 3), what the network says of the frame, at any scale; None without such a picture.
     """
 
     sequence: str
@@ -62,6 +64,7 @@ class Sample:
     frame: np.ndarray
     result: np.ndarray
     truth: np.ndarray | None = None
+    seen: np.ndarray | None = None
 
 
 class _Row(NamedTuple):
@@ -74,7 +77,8 @@ class _Row(NamedTuple):
 def montage(samples: Sequence[Sample]) -> np.ndarray:
     """Draws a row for each sample: the frame, its true cells, its predicted cells, and what is wrong with them.
 
-    Cells of the second and third panel have the colour of their track. In the fourth, true cells that were missed and
+    What the network says comes after the frame, if any sample has a picture of it. True and predicted cells have the
+    colours of their tracks. In the last panel, true cells that were missed and
     predicted cells that are spurious are filled; so are split and merged cells, with the outlines of their parts. A
     legend counts them: each true cell once, and spurious predicted cells (see `metrics.cells.frame_errors`). Hatching
     marks where the truth is unknown; predicted cells there are outlined, but no errors.
@@ -86,17 +90,23 @@ def montage(samples: Sequence[Sample]) -> np.ndarray:
         uint8 (H, W, 3). Panels are at most 320 pixels wide and high; smaller frames are enlarged by a whole number.
     """
     rows = [_row(sample) for sample in samples]
+    titles: tuple[str, ...] = TITLES
+    if any(sample.seen is not None for sample in samples):
+        titles = (TITLES[0], SEEN, *TITLES[1:])
+        for sample, row in zip(samples, rows, strict=True):
+            row.panels.insert(1, _seen(sample.seen, row.panels[0]))
+            row.notes.insert(1, "" if sample.seen is not None else "not drawn")
     column = max([NARROWEST, *(panel.shape[1] for row in rows for panel in row.panels)])
     legend = list(_legend(sum((row.kinds for row in rows), Counter())))
-    columns_width = len(TITLES) * (column + GAP) - GAP
+    columns_width = len(titles) * (column + GAP) - GAP
     width = 2 * MARGIN + max([columns_width, *(text_width(row.caption) for row in rows)])
     lines = list(_wrapped(legend, width - 2 * MARGIN))
     heights = [CAPTION + max(SHORTEST, row.panels[0].shape[0]) for row in rows]
     height = HEADER + sum(heights) + GAP * len(rows) + LEGEND * len(lines) + MARGIN
     page = Image.new("RGB", (width, height), "white")
 
-    lefts = [MARGIN + k * (column + GAP) for k in range(len(TITLES))]
-    for left, title in zip(lefts, TITLES, strict=True):
+    lefts = [MARGIN + k * (column + GAP) for k in range(len(titles))]
+    for left, title in zip(lefts, titles, strict=True):
         write(page, title, (left, 23), size=16)
     top = HEADER
     for row, tall in zip(rows, heights, strict=True):
@@ -114,6 +124,16 @@ def montage(samples: Sequence[Sample]) -> np.ndarray:
             left += _entry_width(text)
         top += LEGEND
     return np.asarray(page)
+
+
+def _seen(picture: np.ndarray | None, frame: np.ndarray) -> np.ndarray:
+    """A picture in the size of the frame's panel; without one, the darkened frame."""
+    if picture is None:
+        return 0.5 * frame
+    height, width = frame.shape[:2]
+    shrinks = height <= picture.shape[0] and width <= picture.shape[1]
+    method = Image.Resampling.BOX if shrinks else Image.Resampling.NEAREST
+    return np.asarray(Image.fromarray(picture).resize((width, height), method), np.float32) / 255
 
 
 def _row(sample: Sample) -> _Row:

@@ -1,9 +1,11 @@
 """Shows in the run what the method makes of a few frames, epoch after epoch."""
 
 import zlib
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.trainer.states import TrainerFn
@@ -14,15 +16,26 @@ from lightning_cells.data.ctc import merge_identities
 from lightning_cells.data.sequence import Sequence
 from lightning_cells.errors import InputError
 from lightning_cells.experiments.montage import Sample, montage
-from lightning_cells.methods import Tracked
+from lightning_cells.methods import CellMethod, Tracked
+
+_SEEN = 8  # frames that a method is given to draw the last of them
 
 _Rank = tuple[bool, int, int]  # the lowest are shown: without segmentation truth, turn within the video, video
 
 
-class _Candidate(NamedTuple):
+@dataclass(eq=False)
+class _Candidate:
     sequence: Sequence
     position: int  # in the sequence
     labels: np.ndarray  # (H, W) track ids
+    seen: np.ndarray | None = None  # uint8 (h, w, 3), what the network says
+
+    def look(self, method: CellMethod) -> None:
+        """Lets the method draw what its network says, if it has not yet."""
+        if self.seen is None:
+            frames = self.sequence.frames[max(0, self.position + 1 - _SEEN) : self.position + 1, None]
+            with torch.inference_mode():
+                self.seen = method.picture(torch.from_numpy(frames.astype(np.float32)).to(method.device))
 
     def sample(self) -> Sample:
         """Reads what belongs to it. The frame is the one that the method saw."""
@@ -33,11 +46,14 @@ class _Candidate(NamedTuple):
             frame=self.sequence.frames[self.position],
             result=self.labels,
             truth=None if seg is None and tra is None else merge_identities(tra, seg),
+            seen=self.seen,
         )
 
 
 class Pictures(Callback):
     """Logs a montage of frames, truth, predictions and errors to MLflow after each validation and test.
+
+    A method that draws what its network says, such as embeddings as colours, has a panel for it.
 
     It is found in the run under ``val/montage`` and ``test/montage``. The same frames are shown each time: those with
     segmentation truth first, from as many videos as possible, spread over each. Process zero shows frames of its own
@@ -60,6 +76,7 @@ class Pictures(Callback):
         self._chosen: dict[_Rank, _Candidate] = {}
         self._ranked: tuple[Sequence, list[_Rank]] | None = None  # the video under way
         self._warned = False
+        self._blind = False  # the method could not draw
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forgets frames of a validation that was cut short."""
@@ -75,11 +92,11 @@ class Pictures(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keeps the results of frames that are to be shown."""
-        self._collect(trainer, outputs, batch)
+        self._collect(trainer, pl_module, outputs, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws and logs."""
-        self._log(trainer, "val/montage")
+        self._log(trainer, pl_module, "val/montage")
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forgets frames of a test that was cut short."""
@@ -95,13 +112,13 @@ class Pictures(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keeps the results of frames that are to be shown."""
-        self._collect(trainer, outputs, batch)
+        self._collect(trainer, pl_module, outputs, batch)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws and logs."""
-        self._log(trainer, "test/montage")
+        self._log(trainer, pl_module, "test/montage")
 
-    def _collect(self, trainer: Trainer, tracked: Tracked, chunk: Chunk) -> None:
+    def _collect(self, trainer: Trainer, method: LightningModule, tracked: Tracked, chunk: Chunk) -> None:
         if not self._wanted(trainer):
             return
         try:
@@ -113,13 +130,16 @@ class Pictures(Callback):
                     self._chosen[rank] = _Candidate(chunk.sequence, position, labels.copy())
                 if len(self._chosen) > self.samples:
                     del self._chosen[max(self._chosen)]
+            if chunk.last:  # not when all is over: averaged weights may be gone by then
+                self._look(method)
         except Exception as error:
             self._warn(error)
 
-    def _log(self, trainer: Trainer, key: str) -> None:
+    def _log(self, trainer: Trainer, method: LightningModule, key: str) -> None:
         if not self._chosen:
             return
         try:
+            self._look(method)
             shown = sorted(self._chosen.values(), key=lambda c: (c.sequence.name, c.sequence.numbers[c.position]))
             image = montage([candidate.sample() for candidate in shown])
             for logger in _mlflow(trainer):
@@ -129,6 +149,17 @@ class Pictures(Callback):
         finally:
             self._chosen.clear()
 
+    def _look(self, method: LightningModule) -> None:
+        """Lets the method draw what its network says of the frames chosen so far; without it the others are shown."""
+        if not isinstance(method, CellMethod) or self._blind:
+            return
+        try:
+            for candidate in self._chosen.values():
+                candidate.look(method)
+        except Exception as error:
+            self._blind = True
+            self._warn(error)
+
     def _wanted(self, trainer: Trainer) -> bool:
         if trainer.sanity_checking or not trainer.is_global_zero or not _mlflow(trainer):
             return False
@@ -137,7 +168,7 @@ class Pictures(Callback):
 
     def _warn(self, error: Exception) -> None:
         if not self._warned:
-            rank_zero_warn(f"No picture of the results was logged: {type(error).__name__}: {error}")
+            rank_zero_warn(f"A picture of the results could not be drawn or logged: {type(error).__name__}: {error}")
         self._warned = True
 
 

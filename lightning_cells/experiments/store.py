@@ -15,19 +15,30 @@ from lightning_cells.paths import output_dir
 
 # Opens the experiment in MLflow's pages for model training instead of those for language models.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
+_SERVER = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
 
 def tracking_uri() -> str:
     """Address of the store: ``$MLFLOW_TRACKING_URI``, or sqlite under the output folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output_dir() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or default_uri()
+
+
+def default_uri() -> str:
+    """Address of the store under the output folder."""
+    return f"sqlite:///{output_dir() / 'mlflow.db'}"
 
 
 def open_store(uri: str) -> MlflowClient:
     """Returns a client of the store at `uri`; a fresh sqlite file is set up, which two processes may not do at once.
 
+    A server that does not answer is not waited for as long as MLflow would: minutes.
+
     Raises:
         InputError: if runs cannot be kept at that address.
     """
+    if uri.startswith(("http:", "https:")):
+        for variable, value in _SERVER.items():
+            os.environ.setdefault(variable, value)
     try:
         with _alone():
             return MlflowClient(uri)

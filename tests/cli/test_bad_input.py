@@ -194,7 +194,7 @@ def test_predict_that_breaks_off_leaves_no_half_result(
     """The first video is whole and stays; of the second there is nothing, not even a hidden folder."""
     push, pushed = OverlapLinker.push, []
 
-    def breaking(self: OverlapLinker, labels: np.ndarray) -> np.ndarray:
+    def breaking(self: OverlapLinker, labels: np.ndarray) -> list[np.ndarray]:
         pushed.append(labels)
         if len(pushed) == 12 + 7:
             raise InputError("the lamp went out")

@@ -10,6 +10,7 @@ from cli_cases import METHOD, NO_RUN, QUIET, SHORT, SPLIT, complaint, fit, print
 from lightning_cells.cli import main
 from lightning_cells.cli.training import TrainingCLI
 from lightning_cells.data.ctc import frame_paths, read_mask
+from lightning_cells.instances.linkers import Overlap
 
 Capture = pytest.CaptureFixture[str]
 
@@ -21,7 +22,7 @@ def trained(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         simulated,
         tmp_path_factory.mktemp("trained"),
         *["--data.normalisation", "percentile", "--data.scale", "0.5", "--model.channels", "[4, 8]"],
-        *["--model.min_overlap", "0.3", "--model.decoder.min_size", "7", *NO_RUN],
+        *["--model.linker.min_overlap", "0.4", "--model.decoder.min_size", "7", *NO_RUN],
     )
 
 
@@ -74,7 +75,7 @@ def test_checkpoint_is_enough_for_predict(simulated: Path, trained: Path, tmp_pa
     cli = TrainingCLI(["predict", "--ckpt_path", str(trained), *words])
     assert (cli.datamodule.normalisation, cli.datamodule.scale) == ("percentile", 0.5)
     assert cli.model.hparams["channels"] == [4, 8]
-    assert cli.model.hparams["min_overlap"] == 0.3
+    assert cli.model.linker == Overlap(min_overlap=0.4)
     assert cli.model.decoder.min_size == 7
     weights = torch.load(trained, weights_only=True)["state_dict"]
     assert all(torch.equal(value, weights[name]) for name, value in cli.model.state_dict().items())
@@ -86,22 +87,26 @@ def test_checkpoint_is_enough_for_predict(simulated: Path, trained: Path, tmp_pa
 
 @pytest.mark.parametrize("verb", ["validate", "test", "predict"])
 def test_users_values_win_over_the_checkpoints(verb: str, simulated: Path, trained: Path, capfd: Capture) -> None:
-    words = [verb, "--ckpt_path", trained, "--data.root", simulated, "--model.min_overlap", ".9"]
+    words = [verb, "--ckpt_path", trained, "--data.root", simulated, "--model.linker.min_overlap", ".9"]
     config = printed(capfd, *words, "--model.decoder.seed_threshold", ".55", "--data.scale", "0.25")
     model = config["model"]["init_args"]
-    assert (model["min_overlap"], model["decoder"]["init_args"]["seed_threshold"]) == (0.9, 0.55)
+    assert (model["linker"]["init_args"]["min_overlap"], model["decoder"]["init_args"]["seed_threshold"]) == (0.9, 0.55)
     assert (model["decoder"]["init_args"]["min_size"], model["channels"]) == (7, [4, 8])  # the checkpoint's
     assert (config["data"]["scale"], config["data"]["normalisation"]) == (0.25, "percentile")
-    config = printed(capfd, *words, "--model.decoder", "ArgmaxDecoder")
+    words = words[:-2]
+    config = printed(capfd, *words, "--model.decoder", "ArgmaxDecoder", "--model.linker", "Lap")
     assert config["model"]["init_args"]["decoder"]["class_path"].endswith("ArgmaxDecoder")
+    assert config["model"]["init_args"]["linker"]["class_path"].endswith("Lap")
 
 
 def test_users_values_win_in_a_configuration_file_too(
     simulated: Path, trained: Path, tmp_path: Path, capfd: Capture
 ) -> None:
-    (tmp_path / "mine.yaml").write_text("model:\n  init_args:\n    min_overlap: 0.8\ndata:\n  normalisation: zscore\n")
+    linker = "model:\n  init_args:\n    linker:\n      init_args:\n        min_overlap: 0.8\n"
+    (tmp_path / "mine.yaml").write_text(f"{linker}data:\n  normalisation: zscore\n")
     config = printed(capfd, "test", "-c", tmp_path / "mine.yaml", f"--ckpt_path={trained}")
-    assert (config["model"]["init_args"]["min_overlap"], config["model"]["init_args"]["channels"]) == (0.8, [4, 8])
+    model = config["model"]["init_args"]
+    assert (model["linker"]["init_args"]["min_overlap"], model["channels"]) == (0.8, [4, 8])
     assert (config["data"]["normalisation"], config["data"]["scale"]) == ("zscore", 0.5)
 
 

@@ -1,6 +1,8 @@
 """What a training leaves in its MLflow run, in a real store: curves, options, configuration, pictures."""
 
+import json
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -127,6 +129,43 @@ def test_fingerprint_follows_the_pixels(fitted: Fitted, simulated: Path, tmp_pat
     assert fingerprint() != fitted.trainer.datamodule.fingerprint
 
 
+def test_tags_tell_the_experiment(fitted: Fitted) -> None:
+    tags = fitted.runs()[0].data.tags
+    assert (tags["preset"], tags["seed"]) == ("tiny", "1")
+    assert "fold" not in tags, "there are none"
+
+
+def test_data_set_is_an_input(fitted: Fitted) -> None:
+    (entry,) = fitted.runs()[0].inputs.dataset_inputs
+    assert (entry.dataset.name, entry.dataset.digest) == ("nuclei", fitted.trainer.datamodule.fingerprint)
+    assert json.loads(entry.dataset.source) == {"uri": str(fitted.root)}
+    profile = json.loads(entry.dataset.profile)
+    assert (profile["train"], profile["train_frames"], profile["val_frames"]) == ("01[0:12] 02[0:12]", 24, 12)
+    assert [(tag.key, tag.value) for tag in entry.tags] == [("mlflow.data.context", "training")]
+
+
+def test_speed_is_logged_once_per_epoch(fitted: Fitted) -> None:
+    (run,) = fitted.runs()
+    for name in ("speed/frames_per_second", "speed/data_wait"):
+        assert len(fitted.client.get_metric_history(run.info.run_id, name)) == 2
+    assert run.data.metrics["speed/frames_per_second"] > 0
+    assert 0 < run.data.metrics["speed/data_wait"] < 1, "without workers the time in which batches are prepared"
+
+
+def test_machine_is_measured(fitted: Fitted) -> None:
+    metrics = fitted.runs()[0].data.metrics
+    assert 0 < metrics["system/system_memory_usage_percentage"] < 100
+    assert 0 <= metrics["system/cpu_utilization_percentage"] <= 100
+    machine = json.loads((fitted.artifacts / "machine.json").read_text())
+    assert machine["python"] == platform.python_version()
+    assert machine["cores"] == os.cpu_count()
+
+
+def test_model_is_summarised(fitted: Fitted) -> None:
+    parameters = sum(p.numel() for p in fitted.trainer.lightning_module.parameters())
+    assert f"{parameters // 1000} K" in (fitted.artifacts / "model.txt").read_text()
+
+
 def test_curves(fitted: Fitted) -> None:
     (run,) = fitted.runs()
 
@@ -159,7 +198,10 @@ def test_environment_is_recorded(fitted: Fitted) -> None:
 def test_everything_lies_in_the_output_folder(fitted: Fitted) -> None:
     assert list(fitted.work.iterdir()) == [], "no mlruns, lightning_logs or checkpoints in the working directory"
     names = {path.name for path in fitted.home.iterdir() if not path.name.startswith(".")}
-    assert names == {"mlflow.db", "artifacts", "checkpoints", "cache"}
+    assert names == {"mlflow.db", "artifacts", "checkpoints", "cache", "runs"}
+    (folder,) = (path for path in (fitted.home / "runs").iterdir())
+    assert folder.name == fitted.runs()[0].info.run_id
+    assert {path.name for path in folder.iterdir()} == {"config.yaml", "run.json", ".lock"}, "all is delivered"
 
 
 def test_checkpoints_lie_in_the_runs_own_folder(fitted: Fitted) -> None:
@@ -182,7 +224,8 @@ def test_logged_configuration_repeats_the_training(fitted: Fitted, home: Path, m
     (run,) = fitted.runs()
     assert again.data.params == run.data.params
     for name, value in run.data.metrics.items():
-        assert again.data.metrics[name] == pytest.approx(value, abs=1e-6), name
+        if not name.startswith(("speed/", "system/")):
+            assert again.data.metrics[name] == pytest.approx(value, abs=1e-6), name
     (picture, *_) = home.glob("artifacts/*/artifacts/config.yaml")
     assert yaml.safe_load(picture.read_text()) == yaml.safe_load(config.read_text())
 
@@ -245,10 +288,13 @@ def test_users_store_wins(home: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert store() == uri
 
     logger.log_metrics({"val/SEG": 0.5, "val/LNK": float("nan")}, step=3)
+    logger.finalize()
     assert MlflowClient(uri).get_run(logger.run_id).data.metrics == {"val/SEG": 0.5}, "what is not a number is left out"
 
     continued = RunLogger(run_id=logger.run_id)
     continued.log_metrics({"val/SEG": 0.75}, step=4)
+    continued.finalize("failed")
+    assert MlflowClient(uri).get_run(logger.run_id).info.status == "FAILED"
     assert [point.value for point in MlflowClient(uri).get_metric_history(logger.run_id, "val/SEG")] == [0.5, 0.75]
     experiment = MlflowClient(uri).get_experiment_by_name(EXPERIMENT)
     MlflowClient(uri).delete_experiment(experiment.experiment_id)

@@ -118,6 +118,38 @@ def test_nothing_is_spurious_where_the_truth_is_unknown(monkeypatch):
     assert not corner.all()
 
 
+def test_what_the_network_says_is_beside_the_frame(monkeypatch):
+    texts = write_down(monkeypatch)
+    rng = np.random.default_rng(0)
+    seen = rng.integers(0, 255, (32, 32, 3), np.uint8)
+    frame = rng.random((64, 64))
+    image = montage([Sample("01", 0, frame, RESULT, TRUTH, seen), Sample("02", 0, frame, RESULT, TRUTH)])
+    assert [text for text in texts if text in {*module.TITLES, module.SEEN}] == [
+        "Frame",
+        "Network",
+        "Truth",
+        "Prediction",
+        "Errors",
+    ]
+    assert image.shape[1] == 2 * module.MARGIN + 5 * 320 + 4 * module.GAP
+    np.testing.assert_array_equal(image[TOP : TOP + 320, LEFT[1] : LEFT[1] + 320], np.kron(seen, np.ones((10, 10, 1))))
+    assert texts.count("not drawn") == 1
+    below = image[TOP + 320 + module.GAP + module.CAPTION :]
+    dark, bright = (below[20:280, left : left + 320].astype(int) for left in (LEFT[1], LEFT[0]))
+    assert np.abs(2 * dark - bright).max() <= 2, "the darkened frame where there is none"
+    np.testing.assert_array_equal(
+        np.delete(image[:, : image.shape[1]], np.s_[LEFT[1] : LEFT[1] + 320 + module.GAP], axis=1)[TOP : TOP + 320],
+        montage([Sample("01", 0, frame, RESULT, TRUTH)])[TOP : TOP + 320],
+    )
+
+
+def test_a_large_picture_of_the_network_is_shrunk_by_areas():
+    seen = np.random.default_rng(0).integers(0, 255, (640, 640, 3), np.uint8)
+    image = montage([Sample("01", 0, np.zeros((64, 64)), RESULT, TRUTH, seen)])
+    mean = seen.reshape(320, 2, 320, 2, 3).mean((1, 3))
+    np.testing.assert_allclose(image[TOP : TOP + 320, LEFT[1] : LEFT[1] + 320], mean, atol=1)
+
+
 def test_a_complete_truth_has_no_hatching(monkeypatch):
     texts = write_down(monkeypatch)
     montage([Sample("01", 0, np.zeros((64, 64)), RESULT, TRUTH)])

@@ -18,7 +18,7 @@ from lightning_cells.data.sequence import Sequence
 from lightning_cells.errors import InputError
 from lightning_cells.experiments import pictures as module
 from lightning_cells.experiments.pictures import Pictures
-from lightning_cells.methods import Tracked
+from lightning_cells.methods import CellMethod, Tracked
 
 SIZE = (24, 32)
 CELL = np.zeros(SIZE, np.int32)
@@ -81,13 +81,13 @@ def chunk(sequence: Sequence, start: int, stop: int) -> tuple[Tracked, Chunk]:
     return Tracked(start, labels, {}), Chunk(frames, None, None, sequence, start, start == 0, last)
 
 
-def validate(callback: Pictures, state, videos: list[Sequence], size: int = 4) -> None:
-    callback.on_validation_epoch_start(state, None)
+def validate(callback: Pictures, state, videos: list[Sequence], size: int = 4, method=None) -> None:
+    callback.on_validation_epoch_start(state, method)
     for sequence in videos:
         for batch, start in enumerate(range(0, len(sequence), size)):
             outputs = chunk(sequence, start, min(start + size, len(sequence)))
-            callback.on_validation_batch_end(state, None, *outputs, batch)
-    callback.on_validation_epoch_end(state, None)
+            callback.on_validation_batch_end(state, method, *outputs, batch)
+    callback.on_validation_epoch_end(state, method)
 
 
 @pytest.fixture
@@ -227,8 +227,67 @@ def test_a_failure_is_one_warning(tmp_path, monkeypatch):
 
 def test_results_that_cannot_be_kept_are_a_warning_too(tmp_path):
     _, batch = chunk(video("01", tmp_path), 0, 6)
-    with pytest.warns(UserWarning, match="No picture"):
+    with pytest.warns(UserWarning, match="could not be drawn"):
         Pictures().on_validation_batch_end(trainer(Logger()), None, None, batch, 0)
+
+
+class Drawing(CellMethod):
+    """Draws the mean of the frames that it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.given = []
+
+    def open_video(self, size, first_frame=0):
+        raise NotImplementedError
+
+    def picture(self, frames):
+        self.given.append(frames)
+        return np.full((*SIZE, 3), len(self.given), np.uint8)
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """The samples of each montage from now on."""
+    calls = []
+    monkeypatch.setattr(module, "montage", lambda samples: calls.append(samples) or np.zeros((4, 4, 3), np.uint8))
+    return calls
+
+
+def test_the_method_draws_each_shown_frame_once_from_those_before(tmp_path, shown):
+    method, sequence = Drawing(), video("01", tmp_path, frames=20, seg=(3, 17))
+    validate(Pictures(samples=2), trainer(Logger()), [sequence], method=method)
+    assert [sample.number for sample in shown[0]] == [13, 27]
+    assert [frames.shape for frames in method.given] == [(4, 1, *SIZE), (8, 1, *SIZE)]
+    for frames, stop in zip(method.given, (4, 18), strict=True):
+        assert frames.dtype == torch.float32
+        np.testing.assert_array_equal(frames[:, 0], sequence.frames[stop - len(frames) : stop].astype(np.float32))
+    assert [sample.seen.max() for sample in shown[0]] == [1, 2]
+
+
+def test_the_method_draws_before_others_hear_of_the_end(tmp_path, shown):
+    """Averaged weights are in place while batches run, not when the epoch ends."""
+    method, state, callback, sequence = Drawing(), trainer(Logger()), Pictures(), video("01", tmp_path)
+    callback.on_validation_epoch_start(state, method)
+    callback.on_validation_batch_end(state, method, *chunk(sequence, 0, 3), 0)
+    assert not method.given
+    callback.on_validation_batch_end(state, method, *chunk(sequence, 3, 6), 1)
+    assert len(method.given) == 4
+    callback.on_validation_epoch_end(state, method)
+    assert len(method.given) == 4
+    callback.on_validation_batch_end(state, method, *chunk(sequence, 0, 3), 0)  # and then it is cut short
+    callback.on_validation_epoch_end(state, method)
+    assert len(method.given) == 7
+    assert all(sample.seen is not None for sample in shown[1])
+
+
+def test_a_method_that_cannot_draw_costs_one_panel(tmp_path, shown):
+    method, callback = Drawing(), Pictures()
+    method.picture = broken
+    with pytest.warns(UserWarning, match="could not be drawn or logged: ConnectionError"):
+        validate(callback, trainer(Logger()), [video("01", tmp_path)], method=method)
+    assert len(shown[0]) == 4
+    assert all(sample.seen is None for sample in shown[0])
 
 
 def test_frames_of_a_validation_that_was_cut_short_are_forgotten(tmp_path, drawn):
@@ -285,7 +344,7 @@ def test_pictures_of_a_training_land_in_the_store(tmp_path):
         default_root_dir=tmp_path,
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="No picture")
+        warnings.filterwarnings("error", message=".*could not be drawn")
         loop.fit(Still(), DataLoader(torch.zeros(3, 1)), chunks)
         loop.test(Still(), chunks, verbose=False)
 

@@ -1,0 +1,67 @@
+"""The command line of a training, parsed but not run: to check options, and to write configurations."""
+
+from contextlib import suppress
+from typing import Any
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from lightning_cells.cli.training import TrainingCLI
+from lightning_cells.errors import InputError
+
+
+class _Ready(Exception):
+    """The parsers are made."""
+
+
+class Resolver(TrainingCLI):
+    """Parses what `fit` would run with.
+
+    Lightning's command line parses, builds and runs in its constructor; this one stops when it has its parsers.
+    """
+
+    def __init__(self) -> None:
+        self._made = False
+        with suppress(_Ready):
+            super().__init__([])
+        self._made = True
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses, except in the constructor."""
+        if not self._made:
+            raise _Ready
+        super().parse_arguments(parser, args)
+
+    def resolve(self, words: list[str]) -> Any:
+        """Returns the configuration of ``fit`` with these words.
+
+        Raises:
+            InputError: for a mistake in them.
+        """
+        self.parse_arguments(self.parser, ["fit", *words])
+        return self.config.fit
+
+    def text(self, words: list[str]) -> str:
+        """The configuration as a file for ``fit -c``."""
+        config = self.resolve(words).clone()
+        config.pop("resume", None)  # is no setting: other verbs do not have it
+        return self._parser("fit").dump(config, skip_none=False)
+
+    def build(self, words: list[str]) -> Any:
+        """Returns method and data of the configuration, the data set up for training.
+
+        Raises:
+            InputError: for values that do not go together, and data that are missing or broken.
+        """
+        parser = self._parser("fit")
+        config = self.resolve(words).clone()
+        config.trainer.logger = False  # no store is needed for this
+        try:
+            built = parser.instantiate_classes(config)
+            built.data.setup("fit")
+            built.model.check(built.data, "fit")
+        except ValueError as error:
+            told: BaseException = error  # the parser wraps what a constructor raises
+            while told.__cause__ is not None and not isinstance(told, InputError):
+                told = told.__cause__
+            raise InputError(" ".join(str(told).split())) from error
+        return built
