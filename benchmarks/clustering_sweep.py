@@ -1,4 +1,4 @@
-"""Trials of a clustering sweep: on kept embeddings, beside the network pass in each trial, and `validate` in each trial.
+"""Trials of a clustering sweep on kept embeddings, beside the network pass in each trial, and `validate` in each trial.
 
 The same clusterings are scored in three ways, which take turns: as the sweep does it; by the whole method in one
 process; and by a process of `lightning-cells validate` for each. Stops if a score differs. Wall and CPU seconds of one

@@ -76,9 +76,7 @@ def main() -> None:
             home.mkdir()
             kills += train(home, words, min(6, args.kills - kills), rng, places)
             check(home, unbroken)
-        print(
-            f"{kills} kills in {trainings} trainings: all ended with the weights of the unbroken one, bit by bit"
-        )
+        print(f"{kills} kills in {trainings} trainings: all ended with the weights of the unbroken one, bit by bit")
         print("killed: " + ", ".join(f"{count} {place}" for place, count in sorted(places.items())))
 
 

@@ -3,12 +3,14 @@
 import csv
 import json
 import math
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Literal, NamedTuple
 
 from mlflow import MlflowClient
@@ -24,6 +26,7 @@ Weights = Literal["last", "best"]
 CHILD = "child"
 """Tag of a run below another one: its name among them."""
 _STAGE = "test/"
+_END_S = 60  # that a process may take to end by itself
 
 
 class Measured(NamedTuple):
@@ -43,9 +46,25 @@ class Measured(NamedTuple):
 def command(words: Sequence[str]) -> int:
     """Runs a command of this package in a process of its own, and returns its exit status.
 
-    So each training starts afresh, with all memory and any number of processes of its own.
+    So each training starts afresh, with all memory and any number of processes of its own. It ends when this process
+    is told to: what is typed at the terminal reaches both, and a signal to this one is passed on.
     """
-    return subprocess.run([sys.executable, "-m", "lightning_cells", *words]).returncode
+    process = subprocess.Popen([sys.executable, "-m", "lightning_cells", *words])
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        process.terminate()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        return process.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        try:
+            process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 class ChildRuns:

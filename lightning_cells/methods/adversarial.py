@@ -56,6 +56,8 @@ class Adversarial(FrameMethod):
         InputError: for a value out of range.
     """
 
+    paper = "Arbelle & Riklin Raviv, ISBI 2018"
+
     def __init__(
         self,
         network: Architecture = Estimator(),  # noqa: B008 - frozen

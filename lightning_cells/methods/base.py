@@ -83,10 +83,12 @@ class CellMethod(LightningModule, ABC):
         clip_target: turns the labels of a training clip, int32 (T, H, W), into what the loss compares with; called by
             the loader's workers, so it must be picklable. None where the loss takes the labels themselves.
         linker: cells of consecutive frames -> tracks; None for a method that links by means of its own.
+        paper: where the method was published, for the record of a run.
     """
 
     clip_target: Target | None = None
     linker: Linker | None = None
+    paper: str = ""
 
     @property
     def first_chunk(self) -> int:

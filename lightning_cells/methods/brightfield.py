@@ -60,6 +60,8 @@ class BrightField(FrameMethod):
         InputError: for a value out of range.
     """
 
+    paper = "MIDL 2019 submission"
+
     def __init__(
         self,
         network: Architecture = DeepLab(),  # noqa: B008 - frozen

@@ -39,6 +39,8 @@ class GRUUNet(FrameMethod):
         tile: side of the tiles into which larger frames are cut at inference, to save memory; None cuts none.
     """
 
+    paper = "Wollmann et al., MedIA 2019"
+
     def __init__(
         self,
         network: Architecture = architectures.GRUUNet(),  # noqa: B008 - frozen

@@ -46,6 +46,8 @@ class RSHN(CellMethod):
         linking: thresholds of tracking, in pixels of the original frames.
     """
 
+    paper = "Payer et al., MedIA 2019"
+
     def __init__(
         self,
         features: int = 64,

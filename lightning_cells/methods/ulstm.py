@@ -53,6 +53,8 @@ class ULSTM(CellMethod):
         linker: cells of consecutive frames -> tracks.
     """
 
+    paper = "Arbelle & Riklin Raviv, ISBI 2019"
+
     def __init__(
         self,
         channels: tuple[int, ...] = (32, 64, 128, 256),

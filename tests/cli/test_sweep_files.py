@@ -47,6 +47,19 @@ def test_shipped_sweep(path: Path, resolver: Resolver, tmp_path: Path) -> None:
         assert plan.pruner is not None
 
 
+def test_example_of_the_documentation(resolver: Resolver, tmp_path: Path) -> None:
+    page = (FOLDER.parent / "docs/how-to/sweep.md").read_text()
+    example = page.split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "example.yaml").write_text(example)
+    plan = adjusted(read_plan(tmp_path / "example.yaml"), None, None, [])
+    make_sampler(plan)
+    make_pruner(plan)
+    for chosen in plan.space.extremes():
+        resolver.resolve(plan.words(chosen))
+    for path in SWEEPS:
+        assert f"`sweeps/{path.name}`" in page
+
+
 def test_resolver_writes_what_fit_and_validate_take(resolver: Resolver, tmp_path: Path) -> None:
     words = ["-c", "conf/method/ulstm/tiny.yaml", "--data.chunk=6", "--model.class_weights=[0.1, 0.2, 0.3]"]
     (tmp_path / "config.yaml").write_text(resolver.text(words))

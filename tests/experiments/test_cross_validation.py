@@ -2,6 +2,9 @@
 
 import json
 import statistics
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +19,18 @@ from lightning_cells.errors import InputError
 from lightning_cells.experiments import child_runs, cross_validation
 from lightning_cells.experiments.cross_validation import Table
 
+# Takes the place of the package in the working directory, where Python looks first.
+CHILD = """
+import pathlib, signal, sys, time
+
+def end(*_):
+    pathlib.Path("ended").touch()
+    sys.exit(1)
+
+signal.signal(signal.SIGTERM, end)
+pathlib.Path("began").write_text(" ".join(sys.argv[1:]))
+time.sleep(300)
+"""
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.devices", "1"]
 QUIET += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 SMALL = ["--data.augmentation.crop", "16", "--data.batches_per_epoch", "1", "--trainer.max_epochs", "1"]
@@ -208,3 +223,20 @@ def test_as_a_user_does_with_processes_of_its_own(stills: Path, home: Path) -> N
     assert values[0] != values[1]
     assert parent.data.metrics["test/Dice"] == pytest.approx(statistics.fmean(values))
     assert not list(home.glob("test*")), "the table of the test was temporary"
+
+
+@pytest.mark.slow
+def test_a_command_ends_with_the_process_that_runs_it(tmp_path: Path) -> None:
+    """A child that would sleep for minutes is told, and has time to leave a note."""
+    (tmp_path / "lightning_cells.py").write_text(CHILD)
+    script = f"from lightning_cells.experiments.child_runs import command\nimport os\nos.chdir({str(tmp_path)!r})\n"
+    process = subprocess.Popen([sys.executable, "-c", script + "command(['fit', 'it'])"], stderr=subprocess.PIPE)
+    for _ in range(600):
+        if (tmp_path / "began").exists():
+            break
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(60) != 0
+    assert b"KeyboardInterrupt" in process.stderr.read()
+    assert (tmp_path / "began").read_text() == "fit it"
+    assert (tmp_path / "ended").exists()

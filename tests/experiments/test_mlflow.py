@@ -132,6 +132,7 @@ def test_fingerprint_follows_the_pixels(fitted: Fitted, simulated: Path, tmp_pat
 def test_tags_tell_the_experiment(fitted: Fitted) -> None:
     tags = fitted.runs()[0].data.tags
     assert (tags["preset"], tags["seed"]) == ("tiny", "1")
+    assert tags["paper"] == "Arbelle & Riklin Raviv, ISBI 2019"
     assert "fold" not in tags, "there are none"
 
 

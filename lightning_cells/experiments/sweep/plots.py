@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import optuna
 import optuna.visualization as interactive
 import optuna.visualization.matplotlib as static
 from optuna import Study
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
 from lightning_cells.data.atomic import writing
@@ -22,7 +24,36 @@ _TITLES = {
     "pareto_front": "Pareto front",
     "timeline": "When trials ran",
 }
+_WIDTH = {"slice": 2.2, "parallel_coordinate": 2.2}  # inches for each parameter
 _NAMES = {"history": "plot_optimization_history", "importances": "plot_param_importances"}
+
+
+def readable(study: Study) -> Study:
+    """A copy in memory of the ended trials, for plots: options and classes go by the last parts of their names."""
+    trials = study.get_trials(deepcopy=True, states=[state for state in TrialState if state.is_finished()])
+    names = _ends({name for trial in trials for name in trial.distributions})
+    copy = optuna.create_study(directions=study.directions)
+    for trial in trials:
+        params, distributions = {}, {}
+        for name, distribution in trial.distributions.items():
+            value = trial.params[name]
+            if isinstance(distribution, CategoricalDistribution):
+                words = _ends({choice for choice in distribution.choices if isinstance(choice, str)})
+                choices = [words.get(choice, choice) for choice in distribution.choices]  # type: ignore[arg-type]
+                value, distribution = words.get(value, value), CategoricalDistribution(choices)
+            params[names[name]], distributions[names[name]] = value, distribution
+        trial.distributions, trial.params = distributions, params
+        copy.add_trial(trial)
+    return copy
+
+
+def _ends(names: set[str]) -> dict[str, str]:
+    """Dotted names -> as many of their last parts as tell all of them apart."""
+    for parts in range(1, 1 + max((name.count(".") + 1 for name in names), default=0)):
+        short = {name: ".".join(name.split(".")[-parts:]) for name in names}
+        if len(set(short.values())) == len(names):
+            return short
+    return {name: name for name in names}
 
 
 def pages(study: Study, objectives: list[str]) -> str:
@@ -46,12 +77,15 @@ def pictures(folder: Path, study: Study, objectives: list[str]) -> list[Path]:
 
     files = []
     for kind, objective, draw in _plots(static, study, objectives):
-        number = objectives.index(objective) if objective else 0
-        path = folder / f"{kind}{number + 1 if number else ''}.png"
+        place = objectives.index(objective) if objective else 0
+        path = folder / f"{kind}{place + 1 if place else ''}.png"
         try:
             axes = draw()
             figure = getattr(axes, "figure", None) or axes.flat[0].figure
-            figure.set_size_inches(12 if kind in ("slice", "parallel_coordinate") else 9, 6)
+            number = len({name for trial in study.get_trials(deepcopy=False) for name in trial.params})
+            figure.set_size_inches(max(9, _WIDTH.get(kind, 0) * number), 6)
+            for each in figure.axes if kind == "slice" else ():
+                each.tick_params(axis="x", which="both", labelrotation=90, labelsize=8)
             with writing(path) as temporary:
                 figure.savefig(temporary, format="png", dpi=90, bbox_inches="tight")
             files.append(path)

@@ -32,6 +32,7 @@ STATES = {
 """What became of a trial, the tag ``optuna.state`` of its run -> the status of that run."""
 _TRIAL, _STATE = "optuna.trial", "optuna.state"
 _MOST = 900  # metrics at a time
+_REST_S = 60.0  # without MLflow after it did not answer: waiting for it must not look like death
 _T = TypeVar("_T")
 
 
@@ -56,7 +57,7 @@ class StudyRecord:
     def __init__(self, plan: Plan, study: Study, storage: Storage) -> None:
         self._plan = plan
         self._study = study
-        self._told = False
+        self._away_until = 0.0
         uri = tracking_uri()
         self._client = open_store(uri)
         with storage.alone(plan.study):
@@ -195,12 +196,14 @@ class StudyRecord:
         self._tried(lambda: self._client.set_terminated(self.parent, status))
 
     def _tried(self, write: Callable[[], _T]) -> _T | None:
+        if time.monotonic() < self._away_until:
+            return None
         try:
             return write()
         except (MlflowException, OSError) as error:
-            if not self._told:
+            if not self._away_until:
                 print(f"lightning-cells: not all is written to MLflow: {_line(error)}", file=sys.stderr)
-            self._told = True
+            self._away_until = time.monotonic() + _REST_S
             return None
 
 

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_cells.data.atomic import writing
 from lightning_cells.experiments.sweep.plan import Plan
-from lightning_cells.experiments.sweep.plots import pages, pictures
+from lightning_cells.experiments.sweep.plots import pages, pictures, readable
 from lightning_cells.experiments.sweep.space import Chosen
 from lightning_cells.experiments.sweep.study import repeats, standing
 
@@ -70,9 +70,11 @@ def write_report(folder: Path, study: Study, plan: Plan, configure: Configure) -
             files.append(folder / name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        files += pictures(folder, study, list(plan.objectives))
+        shown = readable(study)
+        files += pictures(folder, shown, list(plan.objectives))
+        page = _page(study, plan, pages(shown, list(plan.objectives)))
         with writing(folder / "study.html") as temporary:
-            temporary.write_text(_page(study, plan), encoding="utf-8")
+            temporary.write_text(page, encoding="utf-8")
     return [*files, folder / "study.html"]
 
 
@@ -121,7 +123,7 @@ def _table(path: Path, study: Study, plan: Plan) -> Path:
     return path
 
 
-def _page(study: Study, plan: Plan) -> str:
+def _page(study: Study, plan: Plan, plots: str) -> str:
     names, rows = _rows(study, plan)
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(_cell(cell))}</td>" for cell in row) + "</tr>" for row in rows)
@@ -129,7 +131,7 @@ def _page(study: Study, plan: Plan) -> str:
     title = html.escape(f"Study {plan.study}")
     return (
         f"<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>{title}</title><style>{_STYLE}</style>"
-        f"</head><body><h1>{title}</h1>{said}{pages(study, list(plan.objectives))}"
+        f"</head><body><h1>{title}</h1>{said}{plots}"
         f"<h2>Trials</h2><div class='wide'><table><tr>{head}</tr>{body}</table></div></body></html>"
     )
 

@@ -95,6 +95,10 @@ class Storage:
         """
         try:
             yield
+        except KeyError as error:
+            if "does not exist" not in str(error):
+                raise
+            raise InputError(f"--storage {self.shown}: the study is gone: somebody has removed it") from error
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
             said = " ".join(str(getattr(cause, "orig", None) or cause).split())[:300]

@@ -24,6 +24,7 @@ _FIRST = "failed_trial"  # of a repeated trial, as Optuna's own callback for ret
 _HISTORY = "retry_history"
 _CRASHES = "lightning_cells:crashes"
 _LOSSES = "lightning_cells:losses"
+_EXHAUSTED = "lightning_cells:exhausted"
 _MOST_LOSSES = 5  # workers that a trial may outlive: it might be what kills them
 
 
@@ -90,7 +91,8 @@ class Trials:
             self._take_back()
             trials = self._study.get_trials(deepcopy=False)
             waiting = any(trial.state == TrialState.WAITING for trial in trials)
-            if not waiting and len(_first(trials)) >= self._plan.trials:
+            enough = len(_first(trials)) >= self._plan.trials or self._study.user_attrs.get(_EXHAUSTED, False)
+            if enough and not waiting:
                 return None
             self._study.sampler = make_sampler(self._plan, len(trials))
             with warnings.catch_warnings():
@@ -115,7 +117,7 @@ class Trials:
         with self._storage.alone(self._plan.study):
             if self._study.get_trials(deepcopy=False)[trial.number].state.is_finished():
                 return False
-            self._study.tell(trial.number, values, state)
+            self._tell(trial.number, state, values)
             return True
 
     def fail(self, trial: Trial, reason: str, crashed: bool = False, repeat: bool = False) -> tuple[bool, bool]:
@@ -139,7 +141,7 @@ class Trials:
             again = repeat or (crashed and crashes <= self._plan.retries)
             if again:  # first, so that it is not forgotten if this process dies here
                 self._enqueue(known, {_CRASHES: crashes})
-            self._study.tell(trial.number, state=TrialState.FAIL)
+            self._tell(trial.number, TrialState.FAIL)
             return True, again
 
     @property
@@ -159,7 +161,7 @@ class Trials:
             optuna.storages.fail_stale_trials(self._study)
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if WORKER not in trial.user_attrs:  # its worker died before the first sign of life
-                self._study.tell(trial.number, state=TrialState.FAIL)
+                self._tell(trial.number, TrialState.FAIL)
         trials = self._study.get_trials(deepcopy=False)
         repeated = {repeats(trial) for trial in trials}
         for trial in trials:
@@ -168,6 +170,14 @@ class Trials:
             if dead and losses <= _MOST_LOSSES and trial.number not in repeated:
                 self._enqueue(trial, {_LOSSES: losses})
                 self._lost(trial)
+
+    def _tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
+        try:
+            self._study.tell(number, values, state)
+        except RuntimeError as error:  # so samplers say that they have proposed all there is
+            if "Study.stop" not in str(error):
+                raise
+            self._study.set_user_attr(_EXHAUSTED, True)
 
     def _enqueue(self, trial: FrozenTrial, counts: dict[str, int]) -> None:
         """Has a trial repeated, unless it is already."""

@@ -145,8 +145,8 @@ class Worker:
                 self._fail(slot, said, crashed=True)
             slot.child = None
             self._next_look = 0.0
-        elif slot.trial is None:  # others took it for dead, and have it repeated
-            slot.child.send({"stop": True})
+        elif slot.trial is None:
+            return
         elif "run" in message:
             slot.run, slot.checkpoints = message["run"], message["checkpoints"]
             self._note(slot.trial, RUN, slot.run)
@@ -172,8 +172,10 @@ class Worker:
                 if not math.isnan(value):
                     slot.trial.report(value, step)
                 slot.stopped = bool(slot.trial.should_prune())
-            except UpdateFinishedTrialError:
-                slot.trial, slot.stopped = None, True
+            except UpdateFinishedTrialError:  # others took it for dead, and have it repeated
+                slot.child.kill()
+                slot.child = slot.trial = None
+                return
         slot.child.send({"stop": slot.stopped})
 
     def _finish(self, slot: Slot, measures: dict[str, float]) -> None:

@@ -126,6 +126,27 @@ def test_hopeless_trials_are_pruned(tmp_path: Path) -> None:
     assert (f"run {pruned}", "PRUNED", "") in here.notes.ended
 
 
+def test_sampler_that_has_proposed_all_there_is(tmp_path: Path) -> None:
+    space = {"x": {"choices": [0.25, 0.5]}, "how": {"choices": ["good"]}}
+    here = office(tmp_path, make_plan(tmp_path, trials=9, sampler="optuna.samplers.BruteForceSampler", space=space))
+    here.worker.work()
+    assert sorted(trial.value for trial in here.study.get_trials()) == [0.25, 0.5]
+    assert here.states() == ["COMPLETE"] * 2
+
+
+def test_study_that_somebody_removes(tmp_path: Path) -> None:
+    here = office(tmp_path, make_plan(tmp_path, ("slow",), trials=5))
+
+    def remove() -> None:
+        import optuna
+
+        optuna.delete_study(study_name=here.plan.study, storage=f"sqlite:///{tmp_path / 'optuna.db'}")
+
+    threading.Thread(target=_when(lambda: bool(here.entries()), remove)).start()
+    with pytest.raises(InputError, match="the study is gone"):
+        here.worker.work()
+
+
 def test_several_objectives(tmp_path: Path) -> None:
     objective = {OBJECTIVE: "maximize", "val/TRA": "maximize"}
     here = office(tmp_path, make_plan(tmp_path, trials=4, objective=objective))
@@ -179,6 +200,28 @@ def test_trial_of_a_worker_that_died_before_its_first_sign_of_life(tmp_path: Pat
     here.study.ask()
     here.worker.work()
     assert here.states() == ["FAIL", "COMPLETE", "COMPLETE"]
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+def test_worker_that_was_taken_for_dead_gives_its_trial_up(tmp_path: Path, lasting: bool) -> None:
+    plan = make_plan(tmp_path, ("slow",), trials=2)
+    other, here = office(tmp_path, plan), office(tmp_path, plan, lasting=lasting)
+
+    def take() -> None:
+        from optuna.trial import TrialState
+
+        age_heartbeats(tmp_path / "optuna.db", 1000)
+        trial = other.worker.trials.claim()
+        plan.space.suggest(trial)
+        other.worker.trials.tell(trial, TrialState.COMPLETE, [0.5])
+
+    threading.Thread(target=_when(lambda: bool(here.entries()), take)).start()
+    here.worker.work()
+    trials = here.study.get_trials()
+    assert here.states() == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert (repeats(trials[1]), trials[1].value) == (0, 0.5), "it was run again elsewhere, and counts there"
+    assert [entry["number"] for entry in here.entries()] == [0, 2]
+    assert [run for run, _, _ in here.notes.ended] == ["run 2"]
 
 
 def test_living_worker_is_waited_for_and_its_trial_left_alone(tmp_path: Path) -> None:

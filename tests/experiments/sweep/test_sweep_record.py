@@ -11,6 +11,7 @@ from sweep_cases import OBJECTIVE, make_plan
 
 from lightning_cells.errors import InputError
 from lightning_cells.experiments.store import tracking_uri
+from lightning_cells.experiments.sweep.plots import readable
 from lightning_cells.experiments.sweep.record import PARENT, StudyRecord
 from lightning_cells.experiments.sweep.report import summary, write_report
 from lightning_cells.experiments.sweep.storage import Storage
@@ -144,10 +145,33 @@ def test_report_of_a_study(tmp_path: Path) -> None:
     assert [row[2] for row in rows[1:]] == ["0.25", "0.75", "0.1", "0.1", "0.5"]
     page = (tmp_path / "report/study.html").read_text()
     assert "<script>alert(1)" not in page
-    assert "src=\"http" not in page, "it opens offline"
+    assert 'src="http' not in page, "it opens offline"
     assert page.count("Plotly.newPlot(") == 6
     assert summary(study, plan)[0] == "5 trials: 3 complete, 1 pruned, 1 fail"
     assert summary(study, plan)[2].startswith("best: trial 1: val/SEG 0.7500: x ")
+
+
+def test_plots_use_short_names(tmp_path: Path) -> None:
+    space = {
+        "model.decoder.min_size": {"int": [1, 9]},
+        "model.decoder.clustering": {"choices": ["cells.a.MeanShift", "cells.b.HDBSCAN"]},
+        "model.lr": {"float": [0, 1]},
+        "data.min_size": {"int": [1, 9]},
+    }
+    plan = make_plan(tmp_path, space=space)
+    study = optuna.create_study(direction="maximize")
+    for value in (0.5, None, 0.75):
+        trial = study.ask()
+        plan.space.suggest(trial)
+        if value is not None:  # one is still under way
+            study.tell(trial, value)
+    shown = readable(study)
+    assert [trial.value for trial in shown.get_trials()] == [0.5, 0.75]
+    first, same = study.get_trials()[0], shown.get_trials()[0]
+    values = {**first.params, "model.decoder.clustering": first.params["model.decoder.clustering"].split(".")[-1]}
+    short = ["decoder.min_size", "decoder.clustering", "model.lr", "data.min_size"]
+    assert same.params == dict(zip(short, values.values(), strict=True))
+    assert (same.datetime_start, same.datetime_complete) == (first.datetime_start, first.datetime_complete)
 
 
 def test_report_of_several_objectives(tmp_path: Path) -> None:

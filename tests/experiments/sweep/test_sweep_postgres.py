@@ -13,7 +13,7 @@ import optuna
 import pytest
 from mlflow import MlflowClient
 from postgres_server import postgres
-from test_storage import greedy_workers
+from test_sweep_storage import greedy_workers
 
 from lightning_cells.experiments.store import tracking_uri
 from lightning_cells.experiments.sweep.record import PARENT
