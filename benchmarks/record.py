@@ -51,7 +51,7 @@ def main() -> None:
     run = subprocess.run([sys.executable, *words], cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=False)
     print(run.stdout, end="")
     if run.returncode:
-        raise SystemExit(f"{args.name} failed: nothing was written")
+        raise SystemExit(f"{args.name} ended with status {run.returncode}: nothing was written")
     minutes, after = (time.monotonic() - start) / 60, os.getloadavg()[0]
     lines = [
         f"# {args.name}",

@@ -44,8 +44,8 @@ class Adversarial(FrameMethod):
         estimator_steps: of the estimator in each cycle.
         ce_weight: share of the cross entropy in the estimator's loss; the rest is adversarial. 1 is the paper's
             baseline: no discriminator is built, and all steps are the estimator's.
-        double_softmax: give the cross entropy probabilities as if they were logits. The authors' code does in its
-            baseline, which may explain how badly it did.
+        double_softmax: give the cross entropy probabilities as if they were logits, as the authors' code does in its
+            baseline.
         contour: ``inner`` or ``outer`` single-pixel contour.
         optimizer: ``rmsprop`` (paper) or ``adam``, for both networks.
         lr: learning rate of both.
