@@ -233,6 +233,7 @@ def _silence() -> None:
     ):
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # that a server is away is told once, by us
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logger = logging.getLogger(name)
         logger.handlers = [_Stdout() if type(h) is logging.StreamHandler else h for h in logger.handlers]

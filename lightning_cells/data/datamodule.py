@@ -250,15 +250,15 @@ class SequenceDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """Loader of `Chunk`s of the validation videos."""
+        """Loader of the validation videos, chunk by chunk."""
         return self._chunks("val") or []
 
     def test_dataloader(self) -> DataLoader | list[DataLoader]:
-        """Loader of `Chunk`s of the test videos."""
+        """Loader of the test videos, chunk by chunk."""
         return self._chunks("test") or []
 
     def predict_dataloader(self) -> DataLoader | list[DataLoader]:
-        """Loader of `Chunk`s of the videos to predict."""
+        """Loader of the videos to predict, chunk by chunk."""
         return self._chunks("predict") or []
 
     def _chunks(self, stage: str) -> DataLoader | None:

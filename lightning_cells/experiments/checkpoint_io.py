@@ -15,8 +15,8 @@ from lightning_cells.data.atomic import writing
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and then renames it; Lightning's own may copy from another disk.
 
-    A checkpoint that cannot be written, as on a full disk, leaves the one before as it was. It is told on stderr and
-    noted, and the training goes on: with several processes an error in the one that writes would leave the others
+    A checkpoint that cannot be written, as on a full disk, leaves the one before as it was. It is told on stderr, once
+    until one can be written again, and noted, and the training goes on: with several processes an error in the one that writes would leave the others
     waiting.
 
     Attributes:
@@ -35,12 +35,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, cast(IO[bytes], file))
             self.failure = None
         except OSError as error:
+            if self.failure is None:
+                tqdm.write(
+                    f"lightning-cells: {path} could not be written ({error.strerror}): the training goes on, and one "
+                    "that is continued starts from the checkpoint before",
+                    file=sys.stderr,
+                )
             self.failure = OSError(error.errno, error.strerror, str(path))
-            tqdm.write(
-                f"lightning-cells: {path} could not be written ({error.strerror}): the training goes on, and one that "
-                "is continued starts from the checkpoint before",
-                file=sys.stderr,
-            )
 
 
 class _File:

@@ -74,14 +74,14 @@ class Discriminator(nn.Module):
     The left ribs see the image, the right ribs the segmentation. The paper lists four convolutions for its "three
     consecutive rib cages"; the fourth, of side 4 with 64 filters, is left out by default. Sizes for three classes:
 
-    ======================  ===============  ====  ==========
-    kernels                 filters          size  parameters
-    ======================  ===============  ====  ==========
-    (9, 5, 3), paper        (8, 32, 64)      64    1,268,920
-    (9, 5, 3), valid crops  (8, 32, 64)      43      550,072
-    (9, 5, 3, 4), as listed (8, 32, 64, 64)  64      597,496
-    (3, 3, 3), code         (32, 64, 128)    64    2,665,824
-    ======================  ===============  ====  ==========
+    =======================  ===============  ====  ==========
+    kernels                  filters          size  parameters
+    =======================  ===============  ====  ==========
+    (9, 5, 3), paper         (8, 32, 64)      64    1,268,920
+    (9, 5, 3), valid crops   (8, 32, 64)      43      550,072
+    (9, 5, 3, 4), as listed  (8, 32, 64, 64)  64      597,496
+    (3, 3, 3), code          (32, 64, 128)    64    2,665,824
+    =======================  ===============  ====  ==========
 
     Args:
         classes: channels of a segmentation.

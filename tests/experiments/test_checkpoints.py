@@ -44,10 +44,11 @@ def test_full_disk_leaves_the_checkpoint_before(disk: Disk, tmp_path: Path, capf
     plugin.save_checkpoint({"step": 1, "weights": torch.ones(1000)}, path)
     disk.full = True
     plugin.save_checkpoint({"step": 2, "weights": torch.ones(100_000)}, path)
+    plugin.save_checkpoint({"step": 3, "weights": torch.ones(100_000)}, path)
     assert plugin.failure is not None
     assert (plugin.failure.errno, plugin.failure.filename) == (28, str(path))
     said = capfd.readouterr().err
-    assert said.count("\n") == 1
+    assert said.count("\n") == 1, "told once, not at each step"
     assert str(path) in said
     assert plugin.load_checkpoint(path)["step"] == 1
     assert [path.name for path in path.parent.iterdir()] == ["last.ckpt"], "no half of one"
