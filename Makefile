@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # One thread per process: several threads on few cores wait for each other more than they compute.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint dashboard clean
+.PHONY: demo test lint docs dashboard clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lightning-cells demo
@@ -19,6 +19,10 @@ lint: $(VENV)/.installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs docs/_build
+	@echo "The documentation is docs/_build/index.html"
+
 dashboard: $(VENV)/.installed
 	$(BIN)/lightning-cells dashboard
 
@@ -31,6 +35,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test,lint]"
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	touch $@
 
 clean:

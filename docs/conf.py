@@ -18,7 +18,7 @@ copyright = "2026, the lightning_cells developers"
 version = release = __version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.apidoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
@@ -32,6 +32,7 @@ html_title = "lightning_cells"
 templates_path: list[str] = []
 suppress_warnings = ["ref.python"]  # a name of the "Returns" section is taken for a type
 
+nb_execution_mode = "off"  # the tests run the notebooks
 myst_heading_anchors = 3
 myst_enable_extensions = ["dollarmath"]
 copybutton_prompt_text = "$ "
@@ -56,3 +57,4 @@ napoleon_use_ivar = True
 def setup(app: Sphinx) -> None:
     """Writes the generated pages before Sphinx looks for its sources."""
     generated.write(HERE / "reference", root=HERE.parent)
+    generated.copy_notebooks(HERE.parent / "notebooks", HERE / "getting-started" / "notebooks")

@@ -19,6 +19,13 @@ def write(folder: Path, root: Path) -> None:
     _refresh(folder / "configurations.md", _configurations(root))
 
 
+def copy_notebooks(source: Path, target: Path) -> None:
+    """Puts the notebooks, with what they printed, where Sphinx finds them."""
+    target.mkdir(exist_ok=True)
+    for path in source.glob("*.ipynb"):
+        _refresh(target / path.name, path.read_text(encoding="utf-8"))
+
+
 def _commands() -> str:
     lines = [
         "# Commands",
