@@ -53,7 +53,7 @@ def _configurations(root: Path) -> str:
     lines = [
         "# Configurations",
         "",
-        "These come with the package and are found from anywhere: `lightning-cells fit -c conf/method/ulstm/tiny.yaml`.",
+        "These come with the package and are found from anywhere: `-c conf/method/ulstm/tiny.yaml`.",
         "",
     ]
     for part, title in (
@@ -64,7 +64,9 @@ def _configurations(root: Path) -> str:
         ("sweeps", "Sweeps"),
     ):
         lines += [f"## {title}", "", "| file | for |", "|---|---|"]
-        lines += [f"| `{path.relative_to(root)}` | {_purpose(path)} |" for path in sorted((root / part).rglob("*.yaml"))]
+        lines += [
+            f"| `{path.relative_to(root)}` | {_purpose(path)} |" for path in sorted((root / part).rglob("*.yaml"))
+        ]
         lines.append("")
     return "\n".join(lines)
 
