@@ -17,7 +17,6 @@ from lightning_cells import __version__
 from lightning_cells.data.cache import stamp
 from lightning_cells.data.ctc import ResultWriter
 from lightning_cells.data.frames import Frames, open_frames
-from lightning_cells.data.intensity import normalise, rescale
 from lightning_cells.data.locking import exclusive
 from lightning_cells.data.spool import Spool
 from lightning_cells.errors import InputError
@@ -29,7 +28,6 @@ from lightning_cells.methods.building import Preprocessing, load_method
 Device = Literal["auto", "cpu", "cuda"]
 LinkerName = Literal["overlap", "laptrack"]
 
-_LARGEST = float(np.finfo(np.float16).max)
 _FULL = {
     errno.ENOSPC: "the disk is full: make room",
     errno.EDQUOT: "your share of the disk is full: make room",
@@ -98,7 +96,7 @@ def track(
                 for index, labels in enumerate(finished):
                     writer.write(frames.numbers[index], labels)
                     if pictures is not None and index in pictures.chosen:
-                        pictures.add(frames.read(index), labels, frames.numbers[index])
+                        pictures.add(frames.read(index), labels, frames.numbers[index], video.lineage)
                 if pictures is not None:
                     pictures.save(preview_path(out))
                 writer.finish(video.lineage)
@@ -122,20 +120,11 @@ def _tracked(
     with tqdm(total=len(frames), initial=done, desc="tracking", unit="frame", disable=None) as bar:
         for start in range(done, len(frames), chunk):
             indices = range(start, min(start + chunk, len(frames)))
-            found = video.instances(_read(frames, indices, preprocessing).to(device))
+            found = video.instances(preprocessing.prepare(map(frames.read, indices)).to(device))
             spool.append(found, video.state)
             yield from video.link(found)
             bar.update(len(indices))
     yield from video.finish()
-
-
-def _read(frames: Frames, indices: range, preprocessing: Preprocessing) -> Tensor:
-    """Frames as the data module gives them to methods: float32 (T, 1, h, w), rounded to half precision."""
-    ready = []
-    for index in indices:
-        frame = normalise(rescale(frames.read(index), preprocessing.scale), preprocessing.normalisation)
-        ready.append(frame.clip(-_LARGEST, _LARGEST).astype(np.float16))
-    return torch.from_numpy(np.stack(ready)[:, None].astype(np.float32))
 
 
 def _link_by(method: CellMethod, name: LinkerName) -> None:

@@ -23,6 +23,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         InputError: if something is left.
     """
+    from lightning_cells.cli.mistakes import without_passwords
     from lightning_cells.errors import InputError
     from lightning_cells.experiments.delivery import open_outbox
     from lightning_cells.experiments.runs import undelivered
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
         outbox = open_outbox(uri, folder)
         count = len(outbox)
         outbox.close(args.wait)
-        print(f"run {folder.run_id}: {count - len(outbox)} of {count} entries delivered to {uri}")
+        print(f"run {folder.run_id}: {count - len(outbox)} of {count} entries delivered to {without_passwords(uri)}")
         left += len(outbox)
         folder.release()
     if left:

@@ -3,13 +3,10 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from lightning_cells.cli.arguments import given, without
 from lightning_cells.errors import InputError
 from lightning_cells.experiments.jobs import interrupted_run
-from lightning_cells.experiments.runs import RunFolder, find_run
-from lightning_cells.paths import output_dir
+from lightning_cells.experiments.runs import find_run
 
 
 class Resumed(NamedTuple):
@@ -48,15 +45,9 @@ def resumed(args: list[str], words: tuple[str, ...] | None) -> Resumed | None:
     if run is None:
         return None
     folder = find_run(run)
-    last = _checkpoint(folder)
+    last = folder.checkpoints / "last.ckpt"
     start = ["--ckpt_path", str(last)] if last.is_file() else []
     again = ["fit", "-c", str(folder.config)]
     # a job's own checkpoint to start from was that of its first attempt
     again += [*start, *without(args[1:], "resume")] if asked else [*args[1:], *start]
     return Resumed(folder.name, again, last if start else None)
-
-
-def _checkpoint(folder: RunFolder) -> Path:
-    settings = yaml.safe_load(folder.config.read_text())
-    own = (settings.get("checkpoint") or {}).get("folder")
-    return Path(own or output_dir() / "checkpoints" / folder.name) / "last.ckpt"

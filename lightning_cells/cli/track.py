@@ -7,16 +7,24 @@ same command goes on where it was.
 
 lightning-cells track my_frames --checkpoint outputs/checkpoints/RUN/best.ckpt --out my_RES --preview
 lightning-cells track movie.tif --checkpoint best.ckpt --out movie_RES --device cuda
+lightning-cells track movie.tif --model models:/nuclei/1 --out movie_RES
 """
 
 import argparse
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
     parser.add_argument("frames", metavar="FRAMES", type=Path, help="folder of TIFFs, or a multi-page TIFF")
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="F", help="best.ckpt or last.ckpt of a run")
+    trained = parser.add_mutually_exclusive_group(required=True)
+    trained.add_argument("--checkpoint", type=Path, metavar="F", help="best.ckpt or last.ckpt of a run")
+    trained.add_argument(
+        "--model",
+        metavar="URI",
+        help="a registered model: models:/NAME/VERSION, models:/NAME/latest, models:/NAME@ALIAS",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="result folder; a result is replaced")
     parser.add_argument(
         "--device",
@@ -42,15 +50,24 @@ def run(args: argparse.Namespace) -> None:
     """Tracks."""
     from lightning_cells.track import preview_path, track
 
-    frames, tracks = track(
-        args.frames,
-        args.checkpoint,
-        args.out,
-        device=args.device,
-        chunk=args.chunk,
-        preview=args.preview,
-        linker=args.linker,
-    )
+    with _checkpoint(args) as checkpoint:
+        frames, tracks = track(
+            args.frames,
+            checkpoint,
+            args.out,
+            device=args.device,
+            chunk=args.chunk,
+            preview=args.preview,
+            linker=args.linker,
+        )
     print(f"{tracks} track(s) in {frames} frame(s): {args.out}")
     if args.preview:
         print(f"preview: {preview_path(args.out.resolve())}")
+
+
+def _checkpoint(args: argparse.Namespace) -> AbstractContextManager[Path]:
+    if args.checkpoint is not None:
+        return nullcontext(args.checkpoint)
+    from lightning_cells.experiments.registry import registered_checkpoint
+
+    return registered_checkpoint(args.model)

@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+import yaml
+
 from lightning_cells.data.atomic import writing
 from lightning_cells.errors import InputError
 from lightning_cells.experiments.store import default_uri, tracking_uri
@@ -61,6 +63,12 @@ class RunFolder:
         """Address of the store that the run began in; that under the output folder may have moved with it."""
         known = self.read()
         return known.get("uri") or (default_uri() if "uri" in known else tracking_uri())
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder that its checkpoints are in."""
+        settings = yaml.safe_load(self.config.read_text()) if self.config.is_file() else {}
+        return Path((settings.get("checkpoint") or {}).get("folder") or output_dir() / "checkpoints" / self.name)
 
     def claim(self) -> None:
         """Makes this process the only one that is at work on the run, until `release` or its end.

@@ -9,6 +9,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from lightning_cells.errors import InputError
 from lightning_cells.paths import output_dir
@@ -42,9 +43,10 @@ def open_store(uri: str) -> MlflowClient:
     try:
         with _alone():
             return MlflowClient(uri)
-    except (MlflowException, ImportError) as error:
+    except (MlflowException, ImportError, SQLAlchemyError, FileExistsError, NotADirectoryError) as error:
+        reason = " ".join(str(error).split()).partition(". ")[0]
         raise InputError(
-            f"runs cannot be kept in {uri} ({str(error).split('. ')[0].strip()}): give a database or a server as "
+            f"runs cannot be kept in {uri} ({reason}): give a database or a server as "
             "MLFLOW_TRACKING_URI, such as sqlite:////folder/mlflow.db, or unset it"
         ) from error
 

@@ -1,15 +1,20 @@
 """A checkpoint -> a method ready to be used, without a configuration file."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import jsonargparse
 import numpy as np
+import torch
+from torch import Tensor
 
-from lightning_cells.data.intensity import Normalisation, normalise, scaled_size
+from lightning_cells.data.intensity import Normalisation, normalise, rescale, scaled_size
 from lightning_cells.errors import InputError
 from lightning_cells.methods.base import CellMethod
 from lightning_cells.methods.loading import read_checkpoint, settings_of
+
+_LARGEST = float(np.finfo(np.float16).max)
 
 
 class Preprocessing(NamedTuple):
@@ -17,6 +22,18 @@ class Preprocessing(NamedTuple):
 
     normalisation: Normalisation
     scale: float
+
+    def prepare(self, frames: Iterable[np.ndarray]) -> Tensor:
+        """Frames, (H, W) uint8 or uint16, as the data module gives them to methods.
+
+        Returns:
+            float32 (T, 1, h, w), rounded to half precision.
+        """
+        ready = []
+        for frame in frames:
+            normalised = normalise(rescale(frame, self.scale), self.normalisation)
+            ready.append(normalised.clip(-_LARGEST, _LARGEST).astype(np.float16))
+        return torch.from_numpy(np.stack(ready)[:, None].astype(np.float32))
 
 
 def load_method(path: Path) -> tuple[CellMethod, Preprocessing]:

@@ -6,6 +6,7 @@ import pytest
 from cli_cases import METHOD, NO_RUN, QUIET, complaint, run_python
 
 from lightning_cells.cli import TRAINING
+from lightning_cells.cli.mistakes import without_passwords
 
 Capture = pytest.CaptureFixture[str]
 
@@ -120,3 +121,20 @@ def test_mistake_is_all_that_processes_say_on_stderr(tmp_path: Path, home: Path)
     assert said.err.startswith(f"lightning-cells fit: error: no data folder '{tmp_path / 'none'}'")
     assert said.err.count("\n") == 1
     assert not (home / "checkpoints").exists()
+
+
+def test_passwords_are_not_shown() -> None:
+    said = "runs cannot be kept in postgresql://me:s3:cr/t@db.example/runs"
+    assert without_passwords("postgresql://me:secret@db.example:5432/runs: away") == (
+        "postgresql://me:***@db.example:5432/runs: away"
+    )
+    assert without_passwords("sqlite:////a/b.db") == "sqlite:////a/b.db"
+    assert without_passwords("http://runs.example:5000 and a@b") == "http://runs.example:5000 and a@b"
+    assert "s3" not in without_passwords(said.replace("/t", "t"))
+
+
+def test_error_does_not_show_the_password_of_a_store(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresl://me:secret@db.example/runs")
+    said = complaint(capfd, "register", "a_run", "nuclei")
+    assert "db.example" in said
+    assert "secret" not in said
