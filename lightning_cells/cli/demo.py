@@ -1,7 +1,8 @@
 """The whole way in a few minutes, without data or GPU.
 
 Simulates videos of nuclei, trains a tiny U-LSTM on eight of them, picks the best epoch by a ninth, tracks the tenth,
-and measures the result beside two classical baselines. Everything is logged and can be looked at in the dashboard.
+and measures the result beside two classical baselines. Everything is logged and can be looked at in the dashboard; a
+report of the test is one HTML file.
 
   lightning-cells demo
 """
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> None:
     from lightning_cells.experiments.checkpoints import Checkpoints
     from lightning_cells.experiments.mlflow import RunLogger
     from lightning_cells.experiments.montage import save_png
+    from lightning_cells.experiments.report import report_path
     from lightning_cells.metrics.evaluate import evaluate
     from lightning_cells.paths import output_dir
 
@@ -53,6 +55,8 @@ def run(args: argparse.Namespace) -> None:
     run_id, best = logger.run_id, checkpoints.best
     results = home / "results"
     TrainingCLI(["predict", *shared, "--ckpt_path", str(best), "--results.folder", str(results / "ulstm")])
+    tested = TrainingCLI(["test", *shared, "--ckpt_path", str(best)]).trainer.logger
+    assert isinstance(tested, RunLogger)
 
     truth = videos / "10_GT"
     rows = {"U-LSTM, tiny": evaluate(results / "ulstm" / "10_RES", truth)}
@@ -73,6 +77,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"\nRun        {run_id}")
     print(f"Checkpoint {_short(best)}")
     print(f"Picture    {_short(picture)}")
+    print(f"Report     {_short(report_path(str(tested.run_id)))}")
     print("Dashboard  make dashboard   (or: lightning-cells dashboard), then open the address it prints")
 
 

@@ -24,6 +24,7 @@ from lightning_cells.experiments.checkpoints import Checkpoints
 from lightning_cells.experiments.continuation import Continuation
 from lightning_cells.experiments.pictures import Pictures
 from lightning_cells.experiments.record import RunRecord
+from lightning_cells.experiments.report import Report
 from lightning_cells.experiments.requeue import Requeue
 from lightning_cells.experiments.results import ResultFolders
 from lightning_cells.experiments.system import SystemMetrics
@@ -71,7 +72,7 @@ class TrainingCLI(LightningCLI):
             trainer_defaults={
                 "logger": _LOGGER,
                 "log_every_n_steps": 10,
-                "callbacks": [Continuation(), Throughput(), Requeue()],
+                "callbacks": [Continuation(), Throughput(), Requeue(), Report()],
             },
             seed_everything_default=1,
             parser_class=Parser,

@@ -45,6 +45,7 @@ class RunLogger(MLFlowLogger):
         InputError: if runs cannot be kept at that address, or another process is at work on the run.
 
     Attributes:
+        run_name: name of the run, None if it is not known yet.
         folder: what this machine keeps of the run.
         continued: whether the run was begun before.
         ending: the status that the run is to end with, if it is neither finished nor failed.
@@ -62,6 +63,7 @@ class RunLogger(MLFlowLogger):
         uri = uri or (tracking_uri() if known is None else known.uri)
         open_store(uri)
         super().__init__(experiment_name, run_name, tracking_uri=uri, tags=tags, run_id=run_id)
+        self.run_name = run_name
         self.unnamed = run_name is None and run_id is None
         self.continued = run_id is not None
         self.ending: str | None = None

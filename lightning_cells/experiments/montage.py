@@ -27,7 +27,7 @@ from lightning_cells.experiments.drawing import (
 from lightning_cells.experiments.sheet import track_picture
 from lightning_cells.metrics.cells import Kind, frame_errors
 
-__all__ = ["KINDS", "Sample", "montage", "save_png", "track_picture"]
+__all__ = ["KINDS", "Sample", "Strip", "montage", "save_png", "strip", "track_picture"]
 
 KINDS: Mapping[Kind, Colour] = {
     "matched": hexadecimal("2FB58A"),
@@ -111,10 +111,7 @@ def montage(samples: Sequence[Sample]) -> np.ndarray:
     top = HEADER
     for row, tall in zip(rows, heights, strict=True):
         write(page, row.caption, (MARGIN, top + CAPTION - 8))
-        for left, panel, note in zip(lefts, row.panels, row.notes, strict=True):
-            page.paste(Image.fromarray(to_bytes(panel)), (left, top + CAPTION))
-            foot = top + CAPTION + max(SHORTEST, panel.shape[0]) - 6
-            write(page, note, (left + 6, foot), light=True)
+        _paste(page, row, lefts, top + CAPTION)
         top += tall + GAP
     for line in lines:
         left = MARGIN
@@ -124,6 +121,35 @@ def montage(samples: Sequence[Sample]) -> np.ndarray:
             left += _entry_width(text)
         top += LEGEND
     return np.asarray(page)
+
+
+class Strip(NamedTuple):
+    """The panels of one frame side by side.
+
+    Attributes:
+        image: uint8 (h, w, 3): frame, truth, prediction and errors, all of one size, with gaps of `GAP` white pixels.
+        caption: which frame it is and how well its cells were found.
+        kinds: how many cells are of which kind, as the legend of a montage counts them.
+    """
+
+    image: np.ndarray
+    caption: str
+    kinds: Counter[str]
+
+
+def strip(sample: Sample) -> Strip:
+    """Draws a sample as a montage does, but without any text around, for pages that have their own."""
+    row = _row(sample)
+    height, width = row.panels[0].shape[:2]
+    page = Image.new("RGB", (len(TITLES) * (width + GAP) - GAP, height), "white")
+    _paste(page, row, [k * (width + GAP) for k in range(len(TITLES))], 0)
+    return Strip(np.asarray(page), row.caption, row.kinds)
+
+
+def _paste(page: Image.Image, row: _Row, lefts: Sequence[int], top: int) -> None:
+    for left, panel, note in zip(lefts, row.panels, row.notes, strict=True):
+        page.paste(Image.fromarray(to_bytes(panel)), (left, top))
+        write(page, note, (left + 6, top + max(SHORTEST, panel.shape[0]) - 6), light=True)
 
 
 def _seen(picture: np.ndarray | None, frame: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Shows in the run what the method makes of a few frames, epoch after epoch."""
 
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,19 +15,32 @@ from lightning_cells.data.ctc import merge_identities
 from lightning_cells.data.sequence import Sequence
 from lightning_cells.errors import InputError
 from lightning_cells.experiments.montage import Sample, montage
+from lightning_cells.experiments.shortlist import Rank, Shortlist, fixed_ranks
 from lightning_cells.methods import CellMethod, Tracked
 
 _SEEN = 8  # frames that a method is given to draw the last of them
 
-_Rank = tuple[bool, int, int]  # the lowest are shown: without segmentation truth, turn within the video, video
-
 
 @dataclass(eq=False)
-class _Candidate:
+class Candidate:
+    """A frame that may be shown.
+
+    Attributes:
+        sequence: the video.
+        position: of the frame in it.
+        labels: (H, W) track ids of the result.
+        seen: uint8 (h, w, 3), what the network says; None before `look`, or without such a picture.
+    """
+
     sequence: Sequence
-    position: int  # in the sequence
-    labels: np.ndarray  # (H, W) track ids
-    seen: np.ndarray | None = None  # uint8 (h, w, 3), what the network says
+    position: int
+    labels: np.ndarray
+    seen: np.ndarray | None = None
+
+    @property
+    def number(self) -> int:
+        """Number of the frame."""
+        return self.sequence.numbers[self.position]
 
     def look(self, method: CellMethod) -> None:
         """Lets the method draw what its network says, if it has not yet."""
@@ -42,7 +54,7 @@ class _Candidate:
         seg, tra = self.sequence.truth(self.position)
         return Sample(
             sequence=self.sequence.name,
-            number=self.sequence.numbers[self.position],
+            number=self.number,
             frame=self.sequence.frames[self.position],
             result=self.labels,
             truth=None if seg is None and tra is None else merge_identities(tra, seg),
@@ -73,8 +85,8 @@ class Pictures(Callback):
                 raise InputError(f"pictures.{name}={value}: must be at least 1")
         self.samples = samples
         self.every_n_epochs = every_n_epochs
-        self._chosen: dict[_Rank, _Candidate] = {}
-        self._ranked: tuple[Sequence, list[_Rank]] | None = None  # the video under way
+        self._chosen = Shortlist[Candidate](samples)
+        self._ranked: tuple[Sequence, list[Rank]] | None = None  # the video under way
         self._warned = False
         self._blind = False  # the method could not draw
 
@@ -123,26 +135,23 @@ class Pictures(Callback):
             return
         try:
             if self._ranked is None or self._ranked[0] is not chunk.sequence:
-                self._ranked = chunk.sequence, _ranks(chunk.sequence)
+                self._ranked = chunk.sequence, fixed_ranks(chunk.sequence)
             for position, labels in enumerate(tracked.labels, tracked.start):
                 rank = self._ranked[1][position]
-                if len(self._chosen) < self.samples or rank < max(self._chosen):
-                    self._chosen[rank] = _Candidate(chunk.sequence, position, labels.copy())
-                if len(self._chosen) > self.samples:
-                    del self._chosen[max(self._chosen)]
+                if self._chosen.wants(rank):
+                    self._chosen.add(rank, Candidate(chunk.sequence, position, labels.copy()))
             if chunk.last:  # not when all is over: averaged weights may be gone by then
                 self._look(method)
         except Exception as error:
             self._warn(error)
 
     def _log(self, trainer: Trainer, method: LightningModule, key: str) -> None:
-        if not self._chosen:
+        if not self._chosen.items():
             return
         try:
             self._look(method)
-            shown = sorted(self._chosen.values(), key=lambda c: (c.sequence.name, c.sequence.numbers[c.position]))
-            image = montage([candidate.sample() for candidate in shown])
-            for logger in _mlflow(trainer):
+            image = montage([candidate.sample() for candidate in self._shown()])
+            for logger in mlflow_loggers(trainer):
                 logger.experiment.log_image(logger.run_id, image, key=key, step=trainer.global_step)
         except Exception as error:
             self._warn(error)
@@ -154,14 +163,17 @@ class Pictures(Callback):
         if not isinstance(method, CellMethod) or self._blind:
             return
         try:
-            for candidate in self._chosen.values():
+            for candidate in self._shown():
                 candidate.look(method)
         except Exception as error:
             self._blind = True
             self._warn(error)
 
+    def _shown(self) -> list[Candidate]:
+        return sorted(self._chosen.items(), key=lambda candidate: (candidate.sequence.name, candidate.number))
+
     def _wanted(self, trainer: Trainer) -> bool:
-        if trainer.sanity_checking or not trainer.is_global_zero or not _mlflow(trainer):
+        if trainer.sanity_checking or not trainer.is_global_zero or not mlflow_loggers(trainer):
             return False
         fitting = trainer.state.fn == TrainerFn.FITTING
         return not fitting or (trainer.current_epoch + 1) % self.every_n_epochs == 0
@@ -172,26 +184,6 @@ class Pictures(Callback):
         self._warned = True
 
 
-def _mlflow(trainer: Trainer) -> list[MLFlowLogger]:
+def mlflow_loggers(trainer: Trainer) -> list[MLFlowLogger]:
+    """Those of the loggers that take pictures and files."""
     return [logger for logger in trainer.loggers if isinstance(logger, MLFlowLogger)]
-
-
-def _ranks(sequence: Sequence) -> list[_Rank]:
-    """Ranks of all frames of a video, by which frames compare without knowledge of the other videos."""
-    video = zlib.crc32(f"{sequence.name} {sequence.numbers[0]}".encode())
-    ranks: dict[int, _Rank] = {}
-    for without in (False, True):
-        group = [
-            position
-            for position, number in enumerate(sequence.numbers)
-            if (number not in sequence.files.seg) == without
-        ]
-        ranks |= {group[place]: (without, turn, video) for turn, place in enumerate(_spread(len(group)))}
-    return [ranks[position] for position in range(len(sequence))]
-
-
-def _spread(count: int) -> list[int]:
-    """The numbers below `count`, first the middle one, then those at the quarters, then at the eighths, and so on."""
-    steps = 1 << count.bit_length()
-    order = sorted(range(1, steps), key=lambda step: (-(step & -step), step))
-    return list(dict.fromkeys(step * count // steps for step in order))

@@ -1,6 +1,7 @@
 """Writes into a run what is needed to understand and to repeat it."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,17 @@ class RunRecord(SaveConfigCallback):
 
     Args:
         words: the command line, by which a job that is started again finds its run.
+
+    Attributes:
+        command: the command line, as a shell takes it.
+        text: ``config.yaml``; empty before it is logged.
     """
 
     def __init__(self, *args: Any, words: tuple[str, ...] = (), **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
         self._words = words
+        self.command = " ".join(map(_quoted, ["lightning-cells", *words]))
+        self.text = ""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Called once on rank zero, when the data are set up and before the first step."""
@@ -58,7 +65,7 @@ class RunRecord(SaveConfigCallback):
         client, run = logger.experiment, str(logger.run_id)
         settings = self.config.clone()
         settings.pop("resume", None)
-        config = self.parser.dump(settings, skip_none=False)
+        config = self.text = self.parser.dump(settings, skip_none=False)
         if stage == "fit":
             self._remember(logger, config)
         client.log_text(run, config, "config.yaml")
@@ -72,7 +79,8 @@ class RunRecord(SaveConfigCallback):
         else:  # a run that goes on keeps what it began with
             client.log_batch(run, params=self._parameters())
         if logger.unnamed:  # MLflow's own random names depend on our seed: all runs would have the same
-            client.update_run(run, name=" ".join(filter(None, (tags["method"], tags.get("data.root"), run[:6]))))
+            logger.run_name = " ".join(filter(None, (tags["method"], tags.get("data.root"), run[:6])))
+            client.update_run(run, name=logger.run_name)
         client.log_batch(run, tags=[RunTag(key, value[:5000]) for key, value in tags.items()])
         if isinstance(trainer.datamodule, SequenceDataModule):  # type: ignore[attr-defined]
             client.log_inputs(run, [_dataset(trainer.datamodule, stage)])  # type: ignore[attr-defined]
@@ -125,6 +133,11 @@ def _dataset(data: SequenceDataModule, stage: str) -> DatasetInput:
         profile=json.dumps({**sizes, **parts})[:16_000],
     )
     return DatasetInput(entity, [InputTag(MLFLOW_DATASET_CONTEXT, _CONTEXTS.get(stage, stage))])
+
+
+def _quoted(word: str) -> str:
+    """A word as a shell takes it; lists, which have single quotes within, in double ones."""
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
 
 
 def _interesting(key: str) -> bool:

@@ -13,9 +13,9 @@ from lightning_cells.experiments.drawing import (
     panel_size,
     resample,
     to_bytes,
-    track_colours,
     write,
 )
+from lightning_cells.experiments.tails import centres, tails
 
 GAP = 6  # pixels
 
@@ -50,52 +50,26 @@ def track_picture(
         raise ValueError(f"{len(frames)} frames and {len(labels)} label images: give as many, at least one")
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(shown, len(frames))).round().astype(int))
     needed = {past for index in chosen for past in range(max(0, index - tail), index + 1)}
-    places = {index: _centres(labels[index]) for index in needed}
-    panels = [_panel(frames[index], labels[index], index, places, lineage or {}, tail) for index in chosen]
+    sizes = {index: panel_size((labels[index].shape[0], labels[index].shape[1])) for index in needed}
+    places = {index: centres(labels[index], sizes[index]) for index in needed}
+    panels = []
+    for index in chosen:
+        panel = grey(frames[index], sizes[index])
+        paint_cells(panel, resample(labels[index], sizes[index]))
+        before = [places[past] for past in range(max(0, index - tail), index + 1)]
+        paint_lines(panel, tails(before, lineage or {}), width=2)
+        page = Image.fromarray(to_bytes(panel))
+        write(page, f"frame {index if numbers is None else numbers[index]}", (6, 5), anchor="lt", light=True)
+        panels.append(np.asarray(page))
+    return in_columns(panels)
 
+
+def in_columns(panels: Sequence[np.ndarray]) -> np.ndarray:
+    """Puts pictures, uint8 (h, w, 3), into rows of up to four: uint8 (H, W, 3)."""
     columns = min(4, len(panels))
     tall, wide = (max(panel.shape[axis] for panel in panels) for axis in (0, 1))
     rows = -(-len(panels) // columns)
     page = Image.new("RGB", (columns * (wide + GAP) - GAP, rows * (tall + GAP) - GAP), "white")
-    for k, (index, panel) in enumerate(zip(chosen, panels, strict=True)):
-        left, top = k % columns * (wide + GAP), k // columns * (tall + GAP)
-        page.paste(Image.fromarray(to_bytes(panel)), (left, top))
-        number = index if numbers is None else numbers[index]
-        write(page, f"frame {number}", (left + 6, top + 5), anchor="lt", light=True)
+    for k, panel in enumerate(panels):
+        page.paste(Image.fromarray(panel), (k % columns * (wide + GAP), k // columns * (tall + GAP)))
     return np.asarray(page)
-
-
-def _panel(
-    frame: np.ndarray,
-    labels: np.ndarray,
-    index: int,
-    places: dict[int, dict[int, np.ndarray]],
-    lineage: Lineage,
-    tail: int,
-) -> np.ndarray:
-    size = panel_size((labels.shape[0], labels.shape[1]))
-    image = grey(frame, size)
-    paint_cells(image, resample(labels, size))
-    factor = np.array(size) / labels.shape
-    lines = []
-    for label in places[index]:
-        points, track = [], label
-        for back in range(index, max(0, index - tail) - 1, -1):
-            if track not in places[back] and track in lineage and lineage[track].parent in places[back]:
-                track = lineage[track].parent
-            if track in places[back]:
-                points.append((places[back][track] + 0.5) * factor - 0.5)
-        if len(points) > 1:
-            lines.append((np.array(points), track_colours(np.array(label))))
-    paint_lines(image, lines, width=2)
-    return image
-
-
-def _centres(labels: np.ndarray) -> dict[int, np.ndarray]:
-    """Row and column of the centre of each cell."""
-    rows, columns = np.nonzero(labels)
-    values = labels[rows, columns]
-    counts = np.bincount(values)
-    found = np.flatnonzero(counts)
-    centres = np.stack([np.bincount(values, axis)[found] / counts[found] for axis in (rows, columns)], 1)
-    return dict(zip(found.tolist(), centres, strict=True))

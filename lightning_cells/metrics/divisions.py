@@ -35,7 +35,21 @@ def divisions(lineage: Lineage) -> list[Division]:
     ]
 
 
-def count_divisions(result: Lineage, truth: Lineage, partners: dict[int, dict[int, int]]) -> tuple[int, int, int]:
+class Compared(NamedTuple):
+    """The divisions of a truth and a result.
+
+    Attributes:
+        found: pairs of a division of the truth and one of the result that belong together.
+        missed: the others of the truth.
+        false: the others of the result.
+    """
+
+    found: list[tuple[Division, Division]]
+    missed: list[Division]
+    false: list[Division]
+
+
+def compare_divisions(result: Lineage, truth: Lineage, partners: dict[int, dict[int, int]]) -> Compared:
     """Compares the divisions of a result with those of the truth.
 
     A division is found if the result has one within `TOLERANCE` frames whose mother detects the true mother before
@@ -47,21 +61,29 @@ def count_divisions(result: Lineage, truth: Lineage, partners: dict[int, dict[in
         truth: the truth's.
         partners: frame -> truth label -> label of the result cell that detects it, 0 for none, for all frames with
             markers. Divisions of frames without are left out.
-
-    Returns:
-        The number of divisions in the truth, how many of them were found, and how many others the result has.
     """
     wanted = [d for d in divisions(truth) if {d.frame - 1, d.frame} <= partners.keys()]
     offered = {d.mother: d for d in divisions(result) if {d.frame - 1, d.frame} <= partners.keys()}
-    found = 0
+    found, missed = [], []
     for true in wanted:
         for number in range(true.frame - 1 - TOLERANCE, true.frame):  # no later than the last frame before both
             candidate = offered.get(partners.get(number, {}).get(true.mother, 0))
             if candidate and _is_same(true, candidate, number, partners):
                 del offered[candidate.mother]
-                found += 1
+                found.append((true, candidate))
                 break
-    return len(wanted), found, len(offered)
+        else:
+            missed.append(true)
+    return Compared(found, missed, list(offered.values()))
+
+
+def count_divisions(result: Lineage, truth: Lineage, partners: dict[int, dict[int, int]]) -> tuple[int, int, int]:
+    """Returns the number of divisions in the truth, how many were found, and how many others the result has.
+
+    See `compare_divisions`.
+    """
+    found, missed, false = compare_divisions(result, truth, partners)
+    return len(found) + len(missed), len(found), len(false)
 
 
 def _is_same(true: Division, candidate: Division, before: int, partners: dict[int, dict[int, int]]) -> bool:

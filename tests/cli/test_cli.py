@@ -203,4 +203,6 @@ def test_demo_goes_the_whole_way(
     for name in ("U-LSTM, tiny", "Otsu, components", "Otsu, watershed"):
         assert all(0 <= float(value) <= 1 for value in rows[name])
     assert (home / "demo/tracked.png").stat().st_size > 1000
+    (report,) = home.glob("reports/*/report.html")
+    assert said.out.count(str(report.relative_to(tmp_path.parent))) >= 1
     assert [path.name for path in tmp_path.iterdir()] == ["conf"]

@@ -7,7 +7,7 @@ from PIL import Image
 from lightning_cells.data.ctc import Track
 from lightning_cells.experiments import montage as module
 from lightning_cells.experiments.drawing import grey, panel_size, resample, rims, track_colours
-from lightning_cells.experiments.montage import KINDS, Sample, montage, save_png, track_picture
+from lightning_cells.experiments.montage import KINDS, Sample, montage, save_png, strip, track_picture
 
 FOUR, SIDE = 4, 5  # panels in a row; a frame of 64 pixels is enlarged five times, to 320
 LEFT = [module.MARGIN + k * (320 + module.GAP) for k in range(FOUR)]
@@ -295,3 +295,14 @@ def test_a_saved_picture_is_whole(tmp_path):
         save_png(tmp_path / "new" / "picture.png", np.zeros((3, 3, 7)))
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["picture.png"]
     assert np.array_equal(np.asarray(Image.open(tmp_path / "new" / "picture.png")), image)
+
+
+def test_a_strip_is_the_row_of_a_montage_without_text_around():
+    sample = Sample(
+        "01", 3, np.zeros((64, 64)), blocks((1, 4, 4, 20, 20)), blocks((1, 4, 4, 20, 20), (2, 40, 40, 60, 60))
+    )
+    image, drawn = montage([sample]), strip(sample)
+    assert drawn.image.shape == (320, FOUR * 320 + (FOUR - 1) * module.GAP, 3)
+    assert np.array_equal(drawn.image, image[TOP : TOP + 320, LEFT[0] : LEFT[-1] + 320])
+    assert drawn.caption == "01   frame 3   SEG 0.500   1 of 2 cells matched"
+    assert drawn.kinds == {"matched": 1, "missed": 1, "unknown": 0}

@@ -159,11 +159,11 @@ def test_only_chosen_frames_are_kept_and_their_truth_read(tmp_path, monkeypatch)
     callback, state = Pictures(samples=2), trainer(Logger())
     for start in range(0, 80, 8):
         callback.on_validation_batch_end(state, None, *chunk(video("01", tmp_path, 80), start, start + 8), 0)
-        assert len(callback._chosen) <= 2
+        assert len(callback._chosen.items()) <= 2
     assert not read
     callback.on_validation_epoch_end(state, None)
     assert len(read) == 2
-    assert not callback._chosen
+    assert not callback._chosen.items()
 
 
 def test_the_sample_belongs_together(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 
 from lightning_cells.data.ctc import Lineage, Track
 from lightning_cells.metrics.ctc import CTCMatcher
-from lightning_cells.metrics.divisions import Division, count_divisions, divisions
+from lightning_cells.metrics.divisions import Division, compare_divisions, count_divisions, divisions
 
 
 def lineage(*rows: tuple[int, int, int, int]) -> Lineage:
@@ -66,3 +66,14 @@ def test_matcher_counts_them_from_masks() -> None:
     assert (counts.divisions, counts.divisions_found, counts.divisions_false) == (1, 1, 0)
     assert counts.TRA == 1
     assert (counts + counts).as_dict()["divisions_found"] == 2
+
+
+def test_which_are_found_missed_and_false() -> None:
+    truth = TRUTH | lineage((4, 0, 3, 0), (5, 4, 9, 4), (6, 4, 9, 4))
+    partners = {f: cells | ({4: 14} if f < 4 else {5: 14, 6: 0}) for f, cells in HERE.items()}
+    result = lineage((11, 0, 4, 0), (12, 5, 9, 11), (13, 5, 9, 11), (14, 0, 9, 0))
+    result |= lineage((20, 0, 6, 0), (21, 7, 9, 20), (22, 7, 9, 20))
+    found, missed, false = compare_divisions(result, truth, partners)
+    assert found == [(Division(1, (2, 3), 5), Division(11, (12, 13), 5))]
+    assert missed == [Division(4, (5, 6), 4)]
+    assert false == [Division(20, (21, 22), 7)]
