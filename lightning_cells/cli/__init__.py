@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import NoReturn
 
-from lightning_cells.cli.mistakes import explain
+from lightning_cells.cli.mistakes import explain, without_passwords
 from lightning_cells.errors import InputError
 from lightning_cells.paths import HOME_VARIABLE
 
@@ -23,12 +23,15 @@ VERBS = {
     "simulate": "write a simulated data set with exact truth",
     "download": "fetch a public data set",
     "cross-validate": "train and measure a method on each fold of a data set",
-    "track": "track your own frames with a checkpoint",
+    "track": "track your own frames with a checkpoint or a registered model",
+    "register": "put a trained method into MLflow's model registry",
     "evaluate": "compare a result folder with the truth",
     "sweep": "look for the best options: an Optuna study, on one machine or many",
+    "reproduce": "run the papers' tables, and put the results beside theirs",
     "launch": "train on several nodes, by SLURM or torchrun",
     "deliver": "send what was logged while the MLflow server was away",
     "dashboard": "open the runs side by side in MLflow's pages",
+    "compare": "put runs side by side on one page",
     "demo": "simulate, train, track, measure: the whole way in minutes",
 }
 
@@ -56,7 +59,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         return _runner(verb)(rest)
     except InputError as error:
-        print(f"lightning-cells {verb}: error: {error}", file=sys.stderr)
+        print(f"lightning-cells {verb}: error: {without_passwords(str(error))}", file=sys.stderr)
         return 2
     except SystemExit as leaving:  # argparse prints help and usage errors itself
         return leaving.code if isinstance(leaving.code, int) else 1
@@ -114,8 +117,7 @@ def _runner(verb: str) -> Callable[[list[str]], int]:
         chosen.passed_on = others
         if chosen.output_dir:
             os.environ[HOME_VARIABLE] = os.path.abspath(chosen.output_dir)
-        module.run(chosen)
-        return 0
+        return module.run(chosen) or 0
 
     return run
 

@@ -1,10 +1,11 @@
 """The words of a training verb before they are parsed: which files they name, and which checkpoint."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import yaml
 
+from lightning_cells.cli.mistakes import explain
 from lightning_cells.errors import InputError
 from lightning_cells.paths import shipped
 
@@ -48,6 +49,26 @@ def without(args: list[str], name: str) -> list[str]:
             left.append(word)
         skip = word == f"--{name}" and not skip
     return left
+
+
+def dotted(passed_on: list[str], known: Iterable[str]) -> list[str]:
+    """Returns what a verb does not know itself, options of ``fit``, as ``OPTION=VALUE``.
+
+    Args:
+        passed_on: the words that the verb does not know.
+        known: names of its own options, for hints.
+
+    Raises:
+        InputError: for anything else.
+    """
+    settings: list[str] = []
+    words = iter(passed_on)
+    for word in words:
+        option, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not ("." in option or option == "seed_everything"):
+            raise InputError(explain(f"unrecognized arguments: {word}", [*known, "seed_everything"]))
+        settings.append(f"{option}={value if equals else next(words, '')}")
+    return settings
 
 
 def _options(args: list[str]) -> Iterator[tuple[int, str, str]]:

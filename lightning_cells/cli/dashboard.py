@@ -15,26 +15,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Runs MLflow's server in the foreground, bound to 127.0.0.1, until it is interrupted."""
+    """Prepares the view of the runs, and runs MLflow's server, bound to 127.0.0.1, until it is interrupted."""
     from lightning_cells.errors import InputError
-    from lightning_cells.experiments.mlflow import EXPERIMENT
-    from lightning_cells.experiments.store import artifact_root, open_experiment, open_store, tracking_uri
+    from lightning_cells.experiments.store import artifact_root, tracking_uri
 
     if not 1 <= args.port <= 65535:
         raise InputError(f"--port {args.port}: must be 1 to 65535")
     uri = tracking_uri()
     if uri.startswith(("http:", "https:")):
         print(f"MLFLOW_TRACKING_URI is a server that already shows its runs: open {uri}")
+        _prepare(uri, uri)
         return
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", args.port))
-        except OSError as error:
-            raise InputError(f"port {args.port} is not free ({error.strerror}): choose another with --port") from None
-    experiment = open_experiment(open_store(uri), EXPERIMENT).experiment_id
-    page = f"http://127.0.0.1:{args.port}/#/experiments/{experiment}/runs?viewMode=chart&compareRunsMode=CHART"
-    print(f"Runs of {uri}\nOpen {page}\nStop with Ctrl-C", flush=True)
+    _check_free(args.port)
+    print(f"Runs of {uri}")
+    _prepare(uri, f"http://127.0.0.1:{args.port}")
+    print("Stop with Ctrl-C", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(args.port)]
     command += ["--backend-store-uri", uri, "--default-artifact-root", artifact_root(), "--workers", "1"]
     os.execv(sys.executable, command)
+
+
+def _prepare(uri: str, server: str) -> None:
+    """Puts the project's view into the store and prints where it is; without it MLflow shows its own."""
+    from mlflow.exceptions import MlflowException
+
+    from lightning_cells.experiments.store import open_store
+    from lightning_cells.experiments.views import address, prepare_views
+
+    try:
+        for experiment in prepare_views(open_store(uri)):
+            print(f"{experiment.name}, in columns  {address(server, experiment, 'list')}")
+            print(f"{experiment.name}, in charts   {address(server, experiment, 'charts')}")
+    except (MlflowException, OSError) as error:
+        print(f"Columns and charts could not be prepared: {str(error).splitlines()[0]}")
+
+
+def _check_free(port: int) -> None:
+    """Raises InputError if another program listens at the port."""
+    from lightning_cells.errors import InputError
+
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise InputError(f"port {port} is not free ({error.strerror}): choose another with --port") from None

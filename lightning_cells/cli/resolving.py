@@ -3,9 +3,11 @@
 from contextlib import suppress
 from typing import Any
 
+from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_cells.cli.training import TrainingCLI
+from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.errors import InputError
 
 
@@ -64,4 +66,16 @@ class Resolver(TrainingCLI):
             while told.__cause__ is not None and not isinstance(told, InputError):
                 told = told.__cause__
             raise InputError(" ".join(str(told).split())) from error
+        return built
+
+    def data(self, words: list[str], stage: str) -> SequenceDataModule:
+        """Returns the data of the configuration, set up for a stage, without the method.
+
+        Raises:
+            InputError: for data that are missing or broken.
+        """
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(SequenceDataModule, "data")
+        built = parser.instantiate_classes(Namespace(data=self.resolve(words).data)).data
+        built.setup(stage)
         return built

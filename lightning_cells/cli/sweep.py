@@ -127,22 +127,10 @@ def _submit(args: argparse.Namespace) -> None:
 
 
 def _shared(args: argparse.Namespace) -> list[str]:
-    """What this verb does not know: options of ``fit``, as ``OPTION=VALUE``.
+    """Options of ``fit`` that hold for all trials, as ``OPTION=VALUE``."""
+    from lightning_cells.cli.arguments import dotted
 
-    Raises:
-        InputError: for anything else.
-    """
-    from lightning_cells.cli.mistakes import explain
-    from lightning_cells.errors import InputError
-
-    settings: list[str] = []
-    words = iter(args.passed_on)
-    for word in words:
-        option, equals, value = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or not ("." in option or option == "seed_everything"):
-            raise InputError(explain(f"unrecognized arguments: {word}", [*vars(args), "seed_everything"]))
-        settings.append(f"{option}={value if equals else next(words, '')}")
-    return settings
+    return dotted(args.passed_on, vars(args))
 
 
 def _check(plan: "Plan", resolver: "Resolver") -> tuple["Plan", dict[str, Any]]:

@@ -125,12 +125,12 @@ def cross_validate(
 
 def _parent(client: MlflowClient, experiment: str, identity: dict[str, Any], title: str) -> Run:
     """The common run, found again or begun."""
-    digest = _digest(identity)
+    identifier = digest(identity)
     place = open_experiment(client, experiment).experiment_id
-    for run in client.search_runs([place], f"tags.{IDENTITY} = '{digest}'"):
+    for run in client.search_runs([place], f"tags.{IDENTITY} = '{identifier}'"):
         client.update_run(run.info.run_id, status="RUNNING")
         return run
-    run = client.create_run(place, tags={IDENTITY: digest, **_tags(identity)}, run_name=title)
+    run = client.create_run(place, tags={IDENTITY: identifier, **_tags(identity)}, run_name=title)
     client.log_text(run.info.run_id, json.dumps(identity, indent=1, default=str), "config.json")
     return run
 
@@ -144,7 +144,7 @@ def _tags(identity: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _digest(identity: dict[str, Any]) -> str:
+def digest(identity: dict[str, Any]) -> str:
     """Digest of a configuration without what makes no difference."""
     plain = json.loads(json.dumps(identity, default=str))
     for *folders, key in _INCIDENTAL:

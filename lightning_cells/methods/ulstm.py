@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -36,6 +37,7 @@ class ULSTM(CellMethod):
         lstm_kernel: side of the recurrent convolutions (paper 7; the authors' parameter file for SIM+ has 5).
         norm: normalisation of the gates: ``none`` as in the paper, ``group`` or ``layer``.
         temporal: ``recurrent``, or ``single-frame`` with plain convolutions in place of the LSTMs.
+        recompute: save memory in training by running the LSTMs again in the backward pass.
         bn_momentum: batch norm's momentum in torch's sense (TensorFlow's 0.99 is 0.01).
         bn_eval: statistics of batch norm in evaluation: ``running``, or the ``batch``'s as in the authors' code.
         loss: ``three_class`` cross entropy (background, interior, contour; equation 3), or U-Net's weighted
@@ -62,6 +64,7 @@ class ULSTM(CellMethod):
         lstm_kernel: int = 7,
         norm: Literal["none", "group", "layer"] = "none",
         temporal: Literal["recurrent", "single-frame"] = "recurrent",
+        recompute: bool = False,
         bn_momentum: float = 0.01,
         bn_eval: Literal["running", "batch"] = "running",
         loss: Literal["three_class", "two_class"] = "three_class",
@@ -90,7 +93,9 @@ class ULSTM(CellMethod):
             temporal=temporal,
             bn_momentum=bn_momentum,
             bn_eval=bn_eval,
+            recompute=recompute,
         )
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a tenth faster with bfloat16
         if loss == "three_class":
             self.clip_target = ThreeClassTarget(contour)
             self.three_class = ThreeClassLoss(class_weights)

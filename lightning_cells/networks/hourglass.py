@@ -6,6 +6,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_cells.errors import InputError
@@ -31,11 +32,15 @@ class Hourglass(nn.Module):
         levels: number of resolutions; one pooling less.
         outputs: channels of the output.
         temporal: see `StackedHourglass`.
+        recompute: see `StackedHourglass`.
     """
 
-    def __init__(self, inputs: int, features: int, levels: int, outputs: int, temporal: Temporal) -> None:
+    def __init__(
+        self, inputs: int, features: int, levels: int, outputs: int, temporal: Temporal, recompute: bool = False
+    ) -> None:
         super().__init__()
         self.temporal = temporal
+        self.recompute = recompute
         volumetric = temporal == "volumetric"
         self.entry = _conv(inputs, features, 1, volumetric)
         self.contracting = nn.ModuleList(_conv(features, features, 3, volumetric) for _ in range(levels))
@@ -54,8 +59,8 @@ class Hourglass(nn.Module):
 
         Returns:
             One clip per level, top first, each half as large as the one above, rounded up: what the GRUs' `unroll`
-            takes, or, without GRUs, what the expanding path takes. Unless the network is volumetric, frames do not
-            mix.
+            takes (or what goes into the GRUs, where they are to be recomputed), or, without GRUs, what the expanding
+            path takes. Unless the network is volumetric, frames do not mix.
         """
         batch = clip.shape[0]
         levels: list[Tensor] = []
@@ -63,7 +68,8 @@ class Hourglass(nn.Module):
         for level, (contracting, parallel) in enumerate(zip(self.contracting, self.parallel, strict=True)):
             x = F.relu_(contracting(self._pool(x) if level else x))
             if isinstance(parallel, ConvGRU):
-                levels.append(parallel.gates(split_time(x, batch)))
+                given = split_time(x, batch)
+                levels.append(given if self._recomputes else parallel.gates(given))
             else:
                 levels.append(self._clip(F.relu_(parallel(x)), batch))
         return tuple(levels)
@@ -81,7 +87,7 @@ class Hourglass(nn.Module):
         if self.temporal != "recurrent":
             return levels, None
         before = state or (None,) * len(levels)
-        runs = [gru.unroll(*given) for gru, *given in zip(self.parallel, levels, before, strict=True)]  # type: ignore
+        runs = [self._run(*given) for given in zip(self.parallel, levels, before, strict=True)]  # type: ignore
         outputs, after = zip(*runs, strict=True)
         return outputs, after
 
@@ -102,6 +108,15 @@ class Hourglass(nn.Module):
             skip = self._lay(clip[:, early:])
             x = F.relu_(conv(skip if x is None else skip + self._enlarge(x, skip)))
         return self._clip(self.exit(x), len(levels[0]))[:, start - early :]
+
+    def _run(self, gru: ConvGRU, given: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self._recomputes:
+            return checkpoint(gru, given, state, use_reentrant=False)
+        return gru.unroll(given, state)
+
+    @property
+    def _recomputes(self) -> bool:
+        return self.recompute and torch.is_grad_enabled()
 
     def _lay(self, clip: Tensor) -> Tensor:
         """(B,T,...) as the convolutions take it: frames in the batch axis, or time behind the channels."""
@@ -142,6 +157,7 @@ class StackedHourglass(nn.Module):
         temporal: ``"recurrent"``; ``"single-frame"`` puts a 3x3 convolution with ReLU in place of every GRU;
             ``"volumetric"`` does the same, and makes every 3x3 convolution a 3x3x3 one over the frames of the clip,
             with pooling in the frame's plane alone.
+        recompute: keep only what goes into the GRUs, and run them again in the backward pass.
 
     Raises:
         InputError: a number is not positive, or `temporal` is unknown.
@@ -154,6 +170,7 @@ class StackedHourglass(nn.Module):
         embedding: int = 16,
         stacks: int = 2,
         temporal: Temporal = "recurrent",
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         for name, number in {"features": features, "levels": levels, "embedding": embedding, "stacks": stacks}.items():
@@ -165,7 +182,8 @@ class StackedHourglass(nn.Module):
             )
         self.temporal = temporal
         self.stacks = nn.ModuleList(
-            Hourglass(1 + embedding if number else 1, features, levels, embedding, temporal) for number in range(stacks)
+            Hourglass(1 + embedding if number else 1, features, levels, embedding, temporal, recompute)
+            for number in range(stacks)
         )
 
     def forward(

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from lightning_cells.errors import InputError
 from lightning_cells.networks.recurrent import ConvLSTM, GateNorm, LSTMState, merge_time, split_time
@@ -85,6 +86,7 @@ class ULSTM(nn.Module):
             authors' code does.
         bn_momentum: weight of the new batch in the running statistics. 0.1 suits trainings of a few hundred
             steps; 0.01 is TensorFlow's default, meant for the paper's 100,000.
+        recompute: keep only what goes into the ConvLSTMs, and run them again in the backward pass.
 
     Raises:
         InputError: a kernel is not odd and positive, `channels` is empty, or a choice is unknown.
@@ -100,6 +102,7 @@ class ULSTM(nn.Module):
         temporal: Temporal = "recurrent",
         bn_eval: BatchNormEval = "running",
         bn_momentum: float = 0.1,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         if kernel < 1 or kernel % 2 == 0:
@@ -111,6 +114,7 @@ class ULSTM(nn.Module):
         if bn_eval not in ("running", "batch"):
             raise InputError(f"bn_eval {bn_eval!r} of the U-LSTM: use running or batch")
         self.temporal = temporal
+        self.recompute = recompute
         self.encoder = nn.ModuleList(
             nn.Sequential(
                 _conv(inputs, width, kernel),
@@ -153,11 +157,16 @@ class ULSTM(nn.Module):
             if level < len(skips) - 1:
                 x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
                 x = torch.cat([x, skip], dim=1)
-            output, after = self.decoder[level](split_time(x, batch), state[level] if state else None)
+            output, after = self._remember(level, split_time(x, batch), state[level] if state else None)
             x = merge_time(output)
             states.append(after)
         logits = split_time(self.head(x), batch)
         return logits, tuple(reversed(states)) if self.temporal == "recurrent" else None
+
+    def _remember(self, level: int, clip: Tensor, state: LSTMState | None) -> tuple[Tensor, LSTMState]:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self.decoder[level], clip, state, use_reentrant=False)
+        return self.decoder[level](clip, state)
 
 
 def _conv(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:

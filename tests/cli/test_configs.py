@@ -24,6 +24,7 @@ METHODS = sorted(CONF.glob("method/*/*.yaml"))
 DATA = sorted(CONF.glob("data/*.yaml"))
 OVERLAYS = sorted(CONF.glob("method/*/data/*.yaml"))  # what a method needs on a data set
 TRAINERS = sorted(CONF.glob("trainer/*.yaml"))
+TABLES = sorted(CONF.glob("reproduce/*.yaml"))  # resolved by test_reproduce.py
 VERBS = ("fit", "test", "predict")
 FAST = ["--trainer.fast_dev_run", "true"]
 
@@ -37,7 +38,7 @@ def test_no_configuration_is_of_an_unknown_kind() -> None:
     assert DATA
     assert TRAINERS
     assert OVERLAYS
-    assert {path for path in CONF.rglob("*") if path.is_file()} == {*METHODS, *DATA, *TRAINERS, *OVERLAYS}
+    assert {path for path in CONF.rglob("*") if path.is_file()} == {*METHODS, *DATA, *TRAINERS, *OVERLAYS, *TABLES}
 
 
 @pytest.fixture(scope="module")

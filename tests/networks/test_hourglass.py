@@ -223,6 +223,33 @@ def test_bfloat16_and_channels_last(temporal):
         assert hidden[:, 0].is_contiguous(memory_format=torch.channels_last)
 
 
+def kept_bytes(net, frames):
+    """What the forward pass keeps for the backward pass."""
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        outputs, _ = net(frames)
+    return sum(kept.values()), outputs
+
+
+def test_recomputing_saves_memory_and_changes_nothing():
+    keeping, frames = network(), torch.randn(2, 4, 1, 33, 32)
+    saving = StackedHourglass(6, 4, 5, recompute=True)
+    saving.load_state_dict(keeping.state_dict())
+    (most, expected), (least, outputs) = kept_bytes(keeping, frames), kept_bytes(saving, frames)
+    assert least < 0.7 * most
+    for each in (expected, outputs):
+        sum(o.square().sum() for o in each).backward()
+    for one, other in zip(expected, outputs, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    for one, other in zip(keeping.parameters(), saving.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-5, atol=1e-6)
+
+
 def test_wrong_options_are_named():
     with pytest.raises(InputError, match="levels 0"):
         StackedHourglass(levels=0)

@@ -197,6 +197,23 @@ def test_channels_last_and_bfloat16_run():
     assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
 
 
+@pytest.mark.parametrize("norm", ["none", "group", "layer"])
+def test_recomputing_changes_nothing(norm):
+    keeping, clip = small(norm=norm), torch.randn(2, 3, 1, 24, 20)
+    saving = small(norm=norm, recompute=True)
+    saving.load_state_dict(keeping.state_dict())
+    runs = []
+    saving.decoder[0].register_forward_pre_hook(lambda *_: runs.append(1))
+    results = []
+    for network in (keeping, saving):
+        logits, state = network(clip)
+        logits, _ = network(clip, detach_state(state))
+        logits.square().sum().backward()
+        results.append((logits.detach(), [parameter.grad for parameter in network.parameters()]))
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+    assert len(runs) == 3  # twice forward, once more for the backward pass
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -1,0 +1,118 @@
+"""Runs the papers' tables and puts what came out beside what they say.
+
+Each table is a file of conf/reproduce: rows are ordinary configurations with options. At scale 'tiny' simulated data
+(surrogates) take the place of the papers', and small networks that of theirs: all tables in an hour on two cores. At
+scale 'paper' it is the real data and the whole configurations.
+
+Each row is a run in MLflow below that of its table. What ran before with the same options, data, code and seed is not
+run again, and a table that was interrupted goes on. outputs/reproduce/NAME gets the table as Markdown and JSON, and a
+plot. Dotted options of 'fit', such as --trainer.max_steps=2000, hold for all rows, and make it another table.
+
+lightning-cells reproduce --list
+lightning-cells reproduce gruunet-loss
+lightning-cells reproduce --workers 2 --readme README.md
+lightning-cells reproduce ulstm-loss --scale paper --trainer.max_steps=2000
+"""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from lightning_cells.experiments.reproduction.plan import Describe
+    from lightning_cells.experiments.reproduction.table import ScaleName, Table
+
+PASSES_ON = True
+"""Dotted options are for ``fit``."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's options."""
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", help="table, such as ulstm-loss, or a file of your own (default: all)"
+    )
+    parser.add_argument("--scale", choices=("tiny", "paper"), default="tiny", help="(default: %(default)s)")
+    parser.add_argument("--list", action="store_true", help="list the tables, and what they need")
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="W", help="runs at a time on this machine (default: %(default)s)"
+    )
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="also write the results into this Markdown file")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the tables and prints them; the exit status is 1 if a run failed."""
+    from lightning_cells.cli.arguments import dotted
+    from lightning_cells.errors import InputError
+    from lightning_cells.experiments.reproduction.plan import check_data, make_surrogates
+    from lightning_cells.experiments.reproduction.report import check_readme, markdown, section, write_section
+    from lightning_cells.experiments.reproduction.reproduction import reproduce
+    from lightning_cells.experiments.reproduction.table import names, read_table
+
+    tables = {Path(name).stem: read_table(name) for name in ([args.name] if args.name else names())}
+    if args.list:
+        print("\n".join(_listed(tables, args.scale)))
+        return 0
+    overrides = dict(setting.split("=", 1) for setting in dotted(args.passed_on, vars(args)))
+    if "seed_everything" in overrides:
+        raise InputError("--seed_everything: each table has its own seeds: change them in its file")
+    if args.readme is not None:
+        check_readme(args.readme)
+    for name, table in tables.items():
+        check_data(name, table, args.scale, overrides)
+    make_surrogates(tables.values(), args.scale)
+    describe = describer()
+    reports = []
+    try:
+        for name, table in tables.items():
+            print(f"{name}: {table.title}", flush=True)
+            report = reproduce(name, table, args.scale, overrides, describe, args.workers, _say)
+            print(f"\n{markdown(report)}", flush=True)
+            reports.append(report)
+    except KeyboardInterrupt:
+        again = shlex.join(["reproduce", *sys.argv[2:]])
+        print(f"\nThe table can go on: lightning-cells {again}", flush=True)
+        raise
+    if args.readme is not None:
+        write_section(args.readme, section(reports))
+    return 1 if any(report.failed for report in reports) else 0
+
+
+def _say(line: str) -> None:
+    print(f"  {line}", flush=True)
+
+
+def describer() -> "Describe":
+    """Returns what parses options and opens data, each only once."""
+    from functools import cache
+
+    import yaml
+
+    from lightning_cells.cli.resolving import Resolver
+
+    resolver = Resolver()
+
+    @cache
+    def describe(words: tuple[str, ...], verb: Literal["fit", "test"]) -> dict[str, Any]:
+        contents = resolver.data(list(words), verb).fingerprint
+        return {**yaml.safe_load(resolver.text(list(words))), "contents": contents}
+
+    return describe
+
+
+def _listed(tables: dict[str, "Table"], scale: "ScaleName") -> list[str]:
+    from lightning_cells.experiments.reproduction.plan import missing, needed, plan
+
+    lines = []
+    for name, table in tables.items():
+        setting = table.scale(scale)
+        minutes = "not measured" if setting.minutes is None else f"{setting.minutes:.0f} CPU minutes"
+        absent = missing(table, scale)
+        lines += [
+            f"{name}: {table.title}",
+            f"  {table.source}",
+            f"  {len(table.rows)} rows, {len(plan(table, scale, {}))} runs at scale {scale}: {minutes}",
+            f"  data: {', '.join(needed(table, scale))}" + (f"; missing: {'; '.join(absent)}" if absent else ""),
+        ]
+    return lines

@@ -1,0 +1,120 @@
+"""Curves of trainings over their steps, and intervals of their measures, as pictures without words of the user's."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from numpy.typing import NDArray
+
+from lightning_cells.experiments.comparison.measures import Measure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+"""Of the runs, after Okabe and Ito; with more runs they come again."""
+_SHOWN = ("val/SEG", "val/DET", "val/TRA", "val/LNK", "val/F")
+_MOST_POINTS = 1000  # of a curve
+_COLUMNS = 3
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "lightning_cells",  # names within the picture would be random
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+Curve = NDArray[np.float64]
+"""(N, 2): steps of the optimiser, ascending, and values."""
+
+
+def read_curves(client: MlflowClient, run: Run) -> dict[str, Curve]:
+    """Returns the curves of a training by name: the measures of its validation, and its losses."""
+    names = [name for name in run.data.metrics if name in _SHOWN or "loss" in name]
+    # Lightning logs a loss by step and by epoch: the second is the smoother one
+    names = [name for name in names if f"{name.removesuffix('_step')}_epoch" not in names or not name.endswith("_step")]
+    order = {name: place for place, name in enumerate(_SHOWN)}
+    return {
+        name: _curve(client, run.info.run_id, name)
+        for name in sorted(names, key=lambda name: (order.get(name, len(order)), name))
+    }
+
+
+def draw_curves(runs: Sequence[Mapping[str, Curve]]) -> str | None:
+    """Draws each curve that any of the runs has, the runs in `COLOURS` over each other.
+
+    Returns:
+        An address that holds the picture, or None if there is nothing to draw.
+    """
+    names = list(dict.fromkeys(name for curves in runs for name in curves))
+    if not names:
+        return None
+    rows = -(-len(names) // _COLUMNS)
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(12, 2.9 * rows), layout="constrained")
+        for place, name in enumerate(names):
+            axes = figure.add_subplot(rows, _COLUMNS, place + 1)
+            axes.set_title(name, loc="left", parse_math=False)
+            axes.set_xlabel("step")
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            axes.grid(color="#e6e8eb")
+            for number, curves in enumerate(runs):
+                if name in curves:
+                    _draw(axes, curves[name], number)
+        return _svg(figure)
+
+
+def draw_intervals(measure: str, runs: Sequence[Mapping[str, Measure]]) -> str | None:
+    """Draws a measure of each run with its interval, the first run on top.
+
+    Returns:
+        An address that holds the picture, or None if no run has an interval.
+    """
+    if not any(measure in run and run[measure].interval for run in runs):
+        return None
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(7, 0.7 + 0.32 * len(runs)), layout="constrained")
+        axes = figure.add_subplot()
+        for number, run in enumerate(runs):
+            shown = run.get(measure)
+            if shown is None:
+                continue
+            colour = COLOURS[number % len(COLOURS)]
+            axes.plot(shown.value, number, "o", color=colour)
+            if shown.interval is not None:
+                axes.plot([shown.interval.low, shown.interval.high], [number, number], color=colour, linewidth=2)
+        axes.set_ylim(len(runs) - 0.5, -0.5)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel(measure)
+        axes.grid(axis="x", color="#e6e8eb")
+        return _svg(figure)
+
+
+def _curve(client: MlflowClient, run_id: str, name: str) -> Curve:
+    history = sorted(client.get_metric_history(run_id, name), key=lambda metric: metric.timestamp)
+    last = {metric.step: metric.value for metric in history}  # a training that went on has logged some steps twice
+    points = np.array(sorted(last.items()), np.float64).reshape(-1, 2)
+    points = points[np.isfinite(points[:, 1])]
+    if len(points) <= _MOST_POINTS:
+        return points
+    return points[np.linspace(0, len(points) - 1, _MOST_POINTS).astype(int)]
+
+
+def _draw(axes: Axes, curve: Curve, number: int) -> None:
+    marker = "o" if len(curve) < 30 else ""
+    dashes = "-" if number < len(COLOURS) else "--"
+    colour = COLOURS[number % len(COLOURS)]
+    axes.plot(curve[:, 0], curve[:, 1], dashes, color=colour, marker=marker, markersize=3, linewidth=1.5)
+
+
+def _svg(figure: Figure) -> str:
+    """The picture as an address; a page shows it as an image, in which nothing runs."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,135 @@
+"""Finds the runs that are to be compared, and for each its training and its test."""
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from lightning_cells.errors import InputError
+from lightning_cells.experiments.comparison.artifacts import read_file
+
+CONFIG = "config.yaml"
+_LATEST_TESTS = 100  # in which that of a training is looked for
+_LONGEST = 60  # characters of a name that are shown
+
+
+class Selected(NamedTuple):
+    """A run to compare.
+
+    Attributes:
+        label: its name, in which it differs from the others.
+        run: the run that was asked for.
+        training: where its curves are: itself, or the training whose checkpoint it tested; None if that is unknown.
+        test: where its measures are: itself if it is a test, else the latest test of one of its checkpoints, else
+            itself if it holds measures of a test; None without a test.
+    """
+
+    label: str
+    run: Run
+    training: Run | None
+    test: Run | None
+
+
+def select(client: MlflowClient, names: Sequence[str]) -> list[Selected]:
+    """Finds runs in any of the store's experiments.
+
+    Args:
+        client: of the store.
+        names: ids or names of runs, two or more.
+
+    Raises:
+        InputError: if there are fewer than two, one of them is unknown or given twice, or several have its name.
+    """
+    if len(names) < 2:
+        raise InputError(f"{' '.join(names)}: one run cannot be compared: give two or more, by id or name")
+    runs = [_find(client, name) for name in names]
+    ids = [run.info.run_id for run in runs]
+    for position, run_id in enumerate(ids):
+        if run_id in ids[:position]:
+            raise InputError(f"run {names[position]} is given twice: give each run once")
+    return [Selected(label, run, *_halves(client, run)) for label, run in zip(_labels(runs), runs, strict=True)]
+
+
+def read_config(client: MlflowClient, run: Run) -> dict[str, Any] | None:
+    """Returns the resolved configuration that a run was made with, or None if it kept none that can be read."""
+    try:
+        config = yaml.safe_load(read_file(client, run, CONFIG) or b"")
+    except (ValueError, yaml.YAMLError):
+        return None
+    return config if isinstance(config, dict) else None
+
+
+def _find(client: MlflowClient, name: str) -> Run:
+    try:
+        return client.get_run(name)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise InputError(f"{client.tracking_uri} does not tell its runs: {_line(error)}") from error
+    found = _named(client, name)
+    shown = " ".join(name.split())
+    if not found:
+        raise InputError(f"{client.tracking_uri} has no run '{shown}': take its id or name from the dashboard")
+    if len(found) > 1:
+        ids = ", ".join(run.info.run_id for run in found)
+        raise InputError(f"{len(found)} runs are named '{shown}': give one of their ids: {ids}")
+    return found[0]
+
+
+def _named(client: MlflowClient, name: str) -> list[Run]:
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    quote = "'" if "'" not in name else '"'
+    if quote in name or not experiments:
+        return []  # no filter can ask for such a name
+    return list(client.search_runs(experiments, f"attributes.run_name = {quote}{name}{quote}"))
+
+
+def _halves(client: MlflowClient, run: Run) -> tuple[Run | None, Run | None]:
+    """The training and the test of a run that may be either, or both."""
+    if run.data.tags.get("stage") == "test":
+        return _training_of(client, run), run
+    own = run if any(key.startswith("test/") for key in run.data.metrics) else None
+    return run, _test_of(client, run) or own
+
+
+def _training_of(client: MlflowClient, test: Run) -> Run | None:
+    trained = _tested(client, test)
+    try:
+        return client.get_run(trained) if trained else None
+    except MlflowException:
+        return None
+
+
+def _test_of(client: MlflowClient, training: Run) -> Run | None:
+    tests = client.search_runs(
+        [training.info.experiment_id],
+        "tags.stage = 'test' and attributes.status = 'FINISHED'",
+        max_results=_LATEST_TESTS,
+        order_by=["attributes.start_time DESC"],
+    )
+    return next((test for test in tests if _tested(client, test) == training.info.run_id), None)
+
+
+def _tested(client: MlflowClient, test: Run) -> str | None:
+    """The id of the run whose checkpoint was tested: checkpoints lie in a folder of that name."""
+    checkpoint = (read_config(client, test) or {}).get("ckpt_path")
+    return PurePosixPath(checkpoint).parent.name or None if isinstance(checkpoint, str) else None
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    names = [_short(run.info.run_name or run.info.run_id) for run in runs]
+    return [
+        f"{name} ({run.info.run_id[:6]})" if names.count(name) > 1 else name
+        for name, run in zip(names, runs, strict=True)
+    ]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

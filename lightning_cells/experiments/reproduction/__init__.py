@@ -1,0 +1,1 @@
+"""The papers' tables: what they say, what is run for them, and what came out."""

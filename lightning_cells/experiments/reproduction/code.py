@@ -1,0 +1,31 @@
+"""Which code a result was made by."""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parents[2]
+# What the numbers of a training and of its test depend on; the command line's other verbs, sweeps, pages and reports
+# may change without any row being run again.
+_SOURCES = (
+    "data/**/*.py",
+    "networks/**/*.py",
+    "losses/**/*.py",
+    "instances/**/*.py",
+    "metrics/**/*.py",
+    "methods/**/*.py",
+    "experiments/checkpoints.py",
+    "experiments/tuned_baseline.py",
+    "cli/training.py",
+    "cli/row.py",
+)
+
+
+@cache
+def code_version() -> str:
+    """Digest of the sources that a row's numbers depend on, committed or not; 12 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=6)
+    for path in sorted(path for pattern in _SOURCES for path in _PACKAGE.glob(pattern)):
+        digest.update(f"{path.relative_to(_PACKAGE)}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

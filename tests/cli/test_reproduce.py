@@ -1,0 +1,131 @@
+"""The papers' tables as a user runs them: a miniature from beginning to end, and the shipped ones as far as parsed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cli_cases import complaint, say
+from mlflow import MlflowClient
+
+from lightning_cells.cli.resolving import Resolver
+from lightning_cells.experiments.reproduction.plan import plan
+from lightning_cells.experiments.reproduction.report import BEGIN, END
+from lightning_cells.experiments.reproduction.table import SCALES, names, read_table
+from lightning_cells.experiments.store import tracking_uri
+
+Capture = pytest.CaptureFixture[str]
+MINIATURE: dict[str, Any] = {
+    "title": "A miniature",
+    "source": "nobody",
+    "measured": "nothing",
+    "measures": ["SEG"],
+    "tolerance": 0.1,
+    "rows": {
+        "trained": {"values": {"x": {"SEG": 0.5}}},
+        "decoded": {"weights_of": "trained", "set": {"model.decoder.min_size": 4}},
+        "classical": {"classical": True},
+    },
+    "claims": [{"better": "classical", "worse": "trained", "measure": "SEG", "paper": "six steps are few"}],
+    "tiny": {
+        "configs": ["conf/method/ulstm/tiny.yaml", "conf/trainer/cpu.yaml"],
+        "set": {
+            "data.train": ["01"],
+            "data.val": ["02[0:2]"],
+            "data.test": ["02[2:6]"],
+            "data.clip_length": 2,
+            "data.batches_per_epoch": 6,
+            "data.augmentation.crop": 32,
+            "trainer.max_epochs": 1,
+        },
+        "weights": "last",
+        "data": {"x": {"surrogate": {"kind": "nuclei", "sequences": 2, "frames": 6, "size": [48, 48], "seed": 1}}},
+    },
+    "paper": {"data": {"x": {"root": "Fluo-N2DH-SIM+"}}},
+}
+
+
+@pytest.fixture
+def miniature(tmp_path: Path) -> Path:
+    path = tmp_path / "miniature.yaml"
+    path.write_text(yaml.safe_dump(MINIATURE))
+    return path
+
+
+def test_a_table_from_beginning_to_end(miniature: Path, home: Path, tmp_path: Path, capfd: Capture) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{BEGIN}\n{END}\n")
+    said = say(capfd, "reproduce", miniature, "--workers", "2", "--readme", readme)
+    assert said.status == 0, said.err
+    folder = home / "reproduce/miniature"
+    result = json.loads((folder / "tiny.json").read_text())
+    values = {cell["row"]: cell["values"] for cell in result["cells"]}
+    assert set(values) == {"trained", "decoded", "classical"}
+    assert values["classical"][0] > 0.3, "a threshold finds simulated nuclei"
+    assert "| trained | x | " in (folder / "tiny.md").read_text()
+    assert "| `miniature` | classical | x | SEG | " in readme.read_text()
+    assert (folder / "tiny.png").stat().st_size > 5000
+
+    client = MlflowClient(tracking_uri())
+    place = client.get_experiment_by_name("lightning_cells").experiment_id
+    (parent,) = client.search_runs([place], "tags.`reproduce.table` = 'miniature'")
+    children = client.search_runs([place], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    by_row = {run.data.tags["child"].split(",")[0]: run for run in children}
+    assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
+    for row, run in by_row.items():
+        assert run.data.metrics["test/SEG"] == pytest.approx(values[row][0])
+    assert by_row["classical"].data.params.keys() == {"dark", "level", "blur", "depth", "min_size"}
+    assert by_row["trained"].data.tags["method"] == "ULSTM"
+    assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {"tiny.md", "tiny.json", "tiny.png"}
+
+    again = say(capfd, "reproduce", miniature)
+    assert "3 of 3 runs are there already" in again.out
+    assert len(client.search_runs([place])) == 4
+    assert json.loads((folder / "tiny.json").read_text()) == result
+
+
+def test_missing_data_are_told_with_the_command(miniature: Path, home: Path, capfd: Capture) -> None:
+    said = complaint(capfd, "reproduce", miniature, "--scale", "paper")
+    assert "lightning-cells download Fluo-N2DH-SIM+" in said
+    assert not (home / "mlflow.db").exists(), "nothing is begun"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["ulstm-los"], "there is no table 'ulstm-los': did you mean 'ulstm-loss'?"),
+        (["ulstm-loss", "--wrokers", "2"], "there is no option 'wrokers': did you mean 'workers'?"),
+        (["ulstm-loss", "--model.channel=3"], "there is no option 'model.channel': did you mean 'model.channels'?"),
+        (["ulstm-loss", "--seed_everything=3"], "--seed_everything: each table has its own seeds"),
+        (["ulstm-loss", "--readme", "absent.md"], "--readme absent.md: is not a readable text file"),
+        (["ulstm-loss", "--workers", "0"], "--workers 0: must be at least 1"),
+    ],
+)
+def test_mistakes(words: list[str], told: str, capfd: Capture) -> None:
+    assert told in complaint(capfd, "reproduce", *words)
+
+
+def test_the_list_says_what_each_table_needs(capfd: Capture) -> None:
+    said = say(capfd, "reproduce", "--list", "--scale", "paper").out
+    for name in names():
+        assert f"{name}: " in said
+    assert "data: Fluo-N2DH-SIM+, Fluo-N2DH-GOWT1; missing: lightning-cells download Fluo-N2DH-SIM+; " in said
+    assert "rshn-ablation" in say(capfd, "reproduce", "rshn-ablation", "--list").out
+
+
+@pytest.fixture(scope="module")
+def resolver() -> Resolver:
+    return Resolver()
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", names())
+def test_every_row_of_a_shipped_table_is_a_command(name: str, scale: Any, resolver: Resolver) -> None:
+    """Of each row and column one fold and seed: the others differ in a number."""
+    seen = set()
+    for job in plan(read_table(name), scale, {}):
+        if (job.row, job.data) not in seen:
+            seen.add((job.row, job.data))
+            for words in {job.words, *job.tests.values()}:
+                resolver.resolve(list(words))
