@@ -20,8 +20,8 @@ lint: $(VENV)/.installed-test
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.installed-docs
-	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs docs/_build
-	@echo "The documentation is docs/_build/index.html"
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs docs/_build/html
+	@echo "The documentation is docs/_build/html/index.html"
 
 dashboard: $(VENV)/.installed
 	$(BIN)/lightning-cells dashboard

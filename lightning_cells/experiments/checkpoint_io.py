@@ -16,8 +16,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and then renames it; Lightning's own may copy from another disk.
 
     A checkpoint that cannot be written, as on a full disk, leaves the one before as it was. It is told on stderr, once
-    until one can be written again, and noted, and the training goes on: with several processes an error in the one that writes would leave the others
-    waiting.
+    until one can be written again, and noted, and the training goes on: with several processes an error in the one that
+    writes would leave the others waiting.
 
     Attributes:
         failure: what kept the newest checkpoint from being written; None if it was written.
