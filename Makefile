@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # One thread per process: several threads on few cores wait for each other more than they compute.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint docs dashboard clean
+.PHONY: demo test lint docs bench bench-gpu dashboard clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lightning-cells demo
@@ -23,6 +23,12 @@ docs: $(VENV)/.installed-docs
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs docs/_build/html
 	@echo "The documentation is docs/_build/html/index.html"
 
+bench: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/record.py
+
+bench-gpu: $(VENV)/.installed
+	$(BIN)/python benchmarks/record.py gpu
+
 dashboard: $(VENV)/.installed
 	$(BIN)/lightning-cells dashboard
 
@@ -39,6 +45,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 $(VENV)/.installed-docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	touch $@
 
 clean:

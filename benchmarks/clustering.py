@@ -1,4 +1,4 @@
-"""Clustering embedded pixels: our mean shift beside a loop over scikit-learn's neighbour search.
+"""Clustering embedded pixels: our mean shift beside a loop over scikit-learn's neighbour search, and its HDBSCAN.
 
 The loop is what the published method's code does: one seed after the other, its neighbours by
 `NearestNeighbors(metric="cosine")` in float32, their mean, until the seed rests. Both start from the same seeds on the
@@ -8,29 +8,30 @@ borders and spatially correlated noise. One thread; times are process times, med
 take turns; memory is the peak of the process above what it held before the call (Linux). Stops if the clusters differ
 by more than the limits below.
 
-    python benchmarks/clustering.py [--quick] [--rounds 3]
+HDBSCAN, the paper's alternative, takes time that grows with the square of the pixels, so corners of the same tile are
+compared, against the true cells.
+
+    python benchmarks/clustering.py [--quick] [--rounds 5]
 """
 
 import argparse
-import ctypes
-import os
 import statistics
-import threading
 import time
 from collections.abc import Callable
 
-os.environ["OMP_NUM_THREADS"] = "1"
+from harness import Target, peak_megabytes, print_targets, ratio, table, take_turns
 
+# isort: split
 import numpy as np
-import psutil
 import torch
 from scipy import ndimage
 from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
-from lightning_cells.instances.clustering import pixel_codes
+from lightning_cells.instances.clustering import Clustering, pixel_codes
 from lightning_cells.instances.embedding import EmbeddingDecoder, foreground_mask
+from lightning_cells.instances.hdbscan import HDBSCAN
 from lightning_cells.instances.mean_shift import MeanShift, shuffle
 
 EXACT_ARI, FAST_ARI, FAST_NOISE = 0.9999, 0.99, 0.1  # asserted: of exact everywhere, of fast up to that noise
@@ -102,24 +103,6 @@ def scikit_loop(codes: np.ndarray, seeds: np.ndarray, bandwidth: float) -> np.nd
     return nearest.kneighbors(codes, return_distance=False)[:, 0]
 
 
-def peak_memory(call: Callable[[], object]) -> float:
-    """Peak resident memory of a call above the memory before, in MB, sampled every millisecond."""
-    process, done, seen = psutil.Process(), threading.Event(), []
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # or the call would reuse what others have freed
-
-    def watch() -> None:
-        while not done.wait(0.001):
-            seen.append(process.memory_info().rss)
-
-    before = process.memory_info().rss
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    call()
-    done.set()
-    watcher.join()
-    return (max([before, *seen]) - before) / 1e6
-
-
 def scikit_labels(embeddings: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The loop from the seeds of `MeanShift()` with its bandwidth and weight."""
     codes = pixel_codes(embeddings, mask, 0.005).T.contiguous().numpy()
@@ -127,8 +110,8 @@ def scikit_labels(embeddings: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return torch.zeros(mask.shape, dtype=torch.int32).masked_scatter_(mask, torch.from_numpy(found + 1).int())
 
 
-def compare(cells: int, noise: float, rounds: int) -> tuple[str, bool]:
-    """One row of the table, and whether the clusters are as alike as they should be."""
+def compare(cells: int, noise: float, rounds: int) -> tuple[list[str], list[float], bool]:
+    """One row of the table, how much faster exact and fast are, and whether clusters are as alike as they should be."""
     rng = np.random.default_rng(cells)
     embeddings = embed(voronoi(cells, 256, rng), noise, rng)
     mask = foreground_mask(embeddings)
@@ -145,41 +128,77 @@ def compare(cells: int, noise: float, rounds: int) -> tuple[str, bool]:
                 start = time.process_time()
                 found[name] = variant(embeddings, mask)
                 used[name].append(time.process_time() - start)
-    memory = [peak_memory(lambda call=variant: call(embeddings, mask)) for variant in variants.values()]
+    memory = [peak_megabytes(lambda call=variant: call(embeddings, mask)) for variant in variants.values()]
     seconds = {name: statistics.median(times) for name, times in used.items()}
     instances = {name: EmbeddingDecoder().split(labels).ravel() for name, labels in found.items()}
 
+    speeds = [seconds["loop"] / seconds[name] for name in ("exact", "fast")]
     row = [str(cells), f"{noise:g}", str(int(mask.sum())), f"{seconds['loop']:.2f}"]
     alike = {}
-    for name in ("exact", "fast"):
+    for name, speed in zip(("exact", "fast"), speeds, strict=True):
         alike[name] = adjusted_rand_score(found["loop"][mask], found[name][mask])
         inst = adjusted_rand_score(instances["loop"], instances[name])
-        row += [f"{seconds[name]:.3f}", f"x{seconds['loop'] / seconds[name]:.0f}", f"{alike[name]:.5f} ({inst:.4f})"]
+        row += [f"{seconds[name]:.3f}", f"x{speed:.0f}", f"{alike[name]:.5f} ({inst:.4f})"]
     row.append(" / ".join(f"{peak:.0f}" for peak in memory))
     good = alike["exact"] >= EXACT_ARI and (noise > FAST_NOISE or alike["fast"] >= FAST_ARI)
-    return "| " + " | ".join(row) + " |", good
+    return row, speeds, good
+
+
+def beside_hdbscan(sides: list[int], rounds: int) -> None:
+    """Corners of a tile with 25 cells."""
+    rng = np.random.default_rng(25)
+    truth = voronoi(25, 256, rng)
+    embeddings = embed(truth, 0.05, rng)
+    rows = []
+    for side in sides:
+        corner = embeddings[..., :side, :side].contiguous()
+        mask, cells = foreground_mask(corner), truth[:, :side, :side]
+        found: dict[str, np.ndarray] = {}
+
+        def call(name: str, method: Clustering, corner=corner, mask=mask, found=found) -> None:
+            found[name] = EmbeddingDecoder(clustering=method).split(method(corner, mask))
+
+        methods = {"mean shift, exact": MeanShift(algorithm="exact"), "HDBSCAN": HDBSCAN()}
+        variants = {name: lambda name=name, method=method: call(name, method) for name, method in methods.items()}
+        times = take_turns(variants, rounds)
+        for name, used in times.items():
+            alike = adjusted_rand_score(cells[mask], found[name][mask])
+            speed = f"x{ratio(times['HDBSCAN'], used):.0f}"
+            rows.append([f"{side} x {side}", int(mask.sum()), name, f"{used.cpu_ms / 1e3:.3f}", speed, f"{alike:.3f}"])
+    print("\n### Beside HDBSCAN, 25 cells, noise 0.05\n")
+    table(["corner", "pixels", "by", "CPU s", "speed-up", "ARI with the true cells"], rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3, help="repetitions of each")
+    parser.add_argument("--rounds", type=int, default=5, help="repetitions of each")
     parser.add_argument("--quick", action="store_true", help="two cases, one round")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    cases = [(n, noise) for n in (25, 100, 400) for noise in (0.02, 0.05, 0.1, 0.2)]
+    cases = [(25, 0.05), (25, 0.1), (100, 0.05), (100, 0.1), (400, 0.05), (400, 0.2)]
     if args.quick:
         cases, args.rounds = [(25, 0.05), (400, 0.1)], 1
     print(f"one thread, CPU seconds, medians of {args.rounds} interleaved rounds (5 calls of ours in each)")
     print("ARI against the loop: of clusters, in brackets of instances; MB of loop / exact / fast above the input\n")
-    print("| cells | noise | pixels | loop s | exact s | ratio | ARI | fast s | ratio | ARI | MB |")
-    print("|" + "---|" * 11)
-    wrong = []
+    rows, exact, fast, wrong = [], [], [], []
     with threadpool_limits(1):
         for cells, noise in cases:
-            row, good = compare(cells, noise, args.rounds)
-            print(row, flush=True)
+            row, speeds, good = compare(cells, noise, args.rounds)
+            rows.append(row)
+            exact.append(speeds[0])
+            if noise <= FAST_NOISE:  # beyond, it falls back to exact
+                fast.append(speeds[1])
             if not good:
                 wrong.append((cells, noise))
+        columns = ["cells", "noise", "pixels", "loop s", "exact s", "ratio", "ARI", "fast s", "ratio", "ARI", "MB"]
+        table(columns, rows)
+        beside_hdbscan([32, 64] if args.quick else [32, 64, 96], args.rounds)
+    print_targets(
+        [
+            Target("clustering, exact, over scikit-learn: worst case", 15, min(exact)),
+            Target("clustering, fast, over scikit-learn: median where it applies", 100, statistics.median(fast)),
+        ]
+    )
     if wrong:
         raise SystemExit(f"the clusters differ too much (cells, noise): {wrong}")
 

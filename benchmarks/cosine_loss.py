@@ -3,19 +3,18 @@
 Forward and backward over 8 frames of 256 x 256 pixels with 16 dimensions. The loop compares the mean embedding of each
 cell with all pixels and averages over those of the cell and of its neighbours. Both get the same neighbours, found
 beforehand as in training; what that takes is listed, too. One thread, one process, medians; the loop over 100 cells
-runs once. Stops if the values differ.
+runs twice, over 500 never. Stops if the values differ.
 
     python benchmarks/cosine_loss.py [--rounds 5]
 """
 
 import argparse
-import os
-import statistics
 import time
 from collections.abc import Callable
 
-os.environ["OMP_NUM_THREADS"] = "1"
+from harness import Target, peak_megabytes, print_targets, ratio, saved_megabytes, table, take_turns
 
+# isort: split
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
@@ -61,7 +60,7 @@ def plain_loop(embeddings: Tensor, labels: Tensor, neighbours: Tensor) -> Tensor
 
 
 class Variant:
-    """One way to compute the loss of one clip, and what it took."""
+    """One way to compute the loss of one clip."""
 
     def __init__(self, name: str, loss: Loss, number: int) -> None:
         self.name, self.loss, self.number = name, loss, number
@@ -73,33 +72,17 @@ class Variant:
         frames = torch.randn(FRAMES, DIMS, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
         frames = frames.to(memory_format=torch.channels_last)  # as networks on a GPU or with bfloat16 give them
         self.embeddings = frames[None].requires_grad_()
-        self.wall: list[float] = []
-        self.used: list[float] = []
 
-    def run(self) -> None:
-        """Computes value and gradient once, timed."""
+    def forward(self) -> Tensor:
+        """The loss."""
+        return self.loss(self.embeddings, *self.arguments)
+
+    def __call__(self) -> None:
+        """Computes value and gradient."""
         self.embeddings.grad = None
-        start, start_used = time.perf_counter(), time.process_time()
-        loss = self.loss(self.embeddings, *self.arguments)
+        loss = self.forward()
         loss.backward()
-        self.wall.append(time.perf_counter() - start)
-        self.used.append(time.process_time() - start_used)
         self.value = loss.item()
-        self.gradient = self.embeddings.grad
-
-    def saved(self) -> float:
-        """Megabytes that the forward pass keeps for the backward pass."""
-        kept: dict[int, int] = {}
-
-        def keep(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            kept[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = self.loss(self.embeddings, *self.arguments)
-        del loss
-        return sum(kept.values()) / 1e6
 
 
 def main() -> None:
@@ -107,33 +90,35 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="repetitions of each variant, at least 3")
     rounds = max(parser.parse_args().rounds, 3)
     torch.set_num_threads(1)
-    ours = {number: Variant("ours", CosineEmbeddingLoss(), number) for number in (30, 100, 500)}
-    loops = {number: Variant("plain loop", plain_loop, number) for number in (30, 100)}
-    for block in range(rounds + 1):
-        for variant in (loops[30], *ours.values()):
-            variant.run()
-            if not block:  # the first warms up
-                variant.wall.clear()
-                variant.used.clear()
-    loops[100].run()
+    ours = {f"{number} cells, ours": Variant("ours", CosineEmbeddingLoss(), number) for number in (30, 100, 500)}
+    loops = {f"{number} cells, plain loop": Variant("plain loop", plain_loop, number) for number in (30, 100)}
+    few, many = loops
+    times = take_turns({few: loops[few], **ours}, rounds) | take_turns({many: loops[many]}, 1)
 
-    print(f"{FRAMES} frames of {SIZE} x {SIZE}, {DIMS} dimensions, forward and backward; one thread, medians of")
-    print(f"{rounds} rounds in turn, the loop over 100 cells once\n")
-    print("| cells | variant | wall s | CPU s | speed-up (CPU) | kept for backward MB | neighbours ms |")
-    print("|---|---|---|---|---|---|---|")
-    for number, variant in ours.items():
-        loop = loops.get(number)
-        if loop:
-            difference = (variant.gradient - loop.gradient).norm() / loop.gradient.norm()
-            if abs(variant.value - loop.value) > 1e-5 or difference > 1e-4:
-                raise SystemExit(f"the loop gives {loop.value}, ours {variant.value}; gradients differ by {difference}")
-        for each in filter(None, (loop, variant)):
-            wall, used = statistics.median(each.wall), statistics.median(each.used)
-            ratio = f"x{statistics.median(loop.used) / used:.1f}" if loop else ""
-            print(
-                f"| {number} | {each.name} | {wall:.3f} | {used:.3f} | {ratio} | {each.saved():.0f} "
-                f"| {each.target_s * 1e3:.0f} |"
-            )
+    print(
+        f"{FRAMES} frames of {SIZE} x {SIZE}, {DIMS} dimensions, forward and backward; one thread, medians of {rounds}"
+    )
+    print("rounds in turn, the loop over 100 cells once after a first one\n")
+    rows, targets = [], []
+    for name, variant in (ours | loops).items():
+        used, own = times[name], times[f"{variant.number} cells, ours"]
+        saved, speed = saved_megabytes(variant.forward), ""
+        if variant.name == "plain loop":
+            same = ours[f"{variant.number} cells, ours"]
+            difference = float((variant.embeddings.grad - same.embeddings.grad).norm() / variant.embeddings.grad.norm())
+            if abs(variant.value - same.value) > 1e-5 or difference > 1e-4:
+                raise SystemExit(f"the loop gives {variant.value}, ours {same.value}; gradients differ by {difference}")
+            wanted = {30: 8, 100: 20}[variant.number]
+            targets.append(Target(f"loss of {variant.number} cells over a loop", wanted, ratio(used, own)))
+            speed = f"x{ratio(used, own):.1f}"
+        elif variant.number == 100:
+            targets.append(Target("loss of 100 cells, kept for backward", 100, saved, "MB", at_least=False))
+        peak = peak_megabytes(variant)
+        row = [name, f"{used.cpu_ms:.0f}", f"{used.wall_ms:.0f}", speed, f"{saved:.0f}", f"{peak:.0f}"]
+        rows.append([*row, f"{variant.target_s * 1e3:.0f}"])
+    columns = ["loss", "CPU ms", "wall ms", "ours is faster by", "kept for backward MB", "peak MB", "neighbours ms"]
+    table(columns, rows)
+    print_targets(targets)
 
 
 if __name__ == "__main__":

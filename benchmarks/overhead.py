@@ -1,6 +1,6 @@
 """What logging costs a training: the same epoch with a run and without, by turns, in one process.
 
-    OMP_NUM_THREADS=1 python benchmarks/overhead.py --repeats 3
+    OMP_NUM_THREADS=1 python benchmarks/overhead.py [--repeats 5]
 
 With a run: MLflow on sqlite, curves every ten steps, pictures, system metrics every ten seconds, record, checkpoints.
 Without: checkpoints alone. Times are of the whole training, from its first line to its end; the first pair, which
@@ -17,6 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from harness import Target, print_targets, table
+
+# isort: split
 import torch
 
 from lightning_cells.cli.training import TrainingCLI
@@ -39,8 +42,8 @@ def measure(line: list[str]) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batches", type=int, default=400, help="of the epoch (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="pairs that count (default: %(default)s)")
+    parser.add_argument("--batches", type=int, default=300, help="of the epoch (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="pairs that count (default: %(default)s)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -56,13 +59,13 @@ def main() -> None:
                 times[name].append(measure([*words(data, args.batches), *off]))
                 print(f"  {name:<12}" + "".join(f"{seconds:8.1f} s" for seconds in times[name][-1]), flush=True)
             shutil.rmtree(Path(folder) / "home" / "checkpoints")
-    print(f"{'':14}process       wall")
     medians = {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in times.items()}
-    for name, row in medians.items():
-        print(f"{name:<12}" + "".join(f"{seconds:8.1f} s" for seconds in row))
     with_run, without = medians.values()
     costs = [100 * (ours - theirs) / theirs for ours, theirs in zip(with_run, without, strict=True)]
-    print(f"{'costs':<12}" + "".join(f"{cost:8.1f} %" for cost in costs))
+    rows = [[name, *(f"{seconds:.1f}" for seconds in row)] for name, row in medians.items()]
+    print(f"\nan epoch of {args.batches} batches, medians of {args.repeats}\n")
+    table(["training", "CPU s", "wall s"], [*rows, ["costs", *(f"{cost:+.1f} %" for cost in costs)]])
+    print_targets([Target("logging of an epoch (CPU)", 3, costs[0], "%", at_least=False)])
 
 
 if __name__ == "__main__":

@@ -1,10 +1,15 @@
-"""Runs a benchmark and keeps what it says, with the machine and the versions, in `benchmarks/results/NAME.md`.
+"""Runs benchmarks and keeps what they say, with the machine and the versions, in `benchmarks/results`.
 
+python benchmarks/record.py                                   # all that compare speeds, then the summary
 python benchmarks/record.py clustering [options of clustering.py]
+python benchmarks/record.py summary                           # of what is in results/
+
+NAME.md is for people and NAME.json for programs. The summary is of all targets: results/README.md and targets.png.
 """
 
 import argparse
 import datetime
+import json
 import os
 import platform
 import subprocess
@@ -14,8 +19,11 @@ from importlib import metadata
 from pathlib import Path
 
 HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+SPEED = ("startup", "loading", "augmentation", "cosine_loss", "measures", "clustering", "steps")
+SPEED += ("scaling", "overhead", "track_parts", "track")
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "scikit-image", "albumentations", "opencv-python-headless")
-PACKAGES += ("py-ctcmetrics", "laptrack", "lightning-cells")
+PACKAGES += ("py-ctcmetrics", "traccuracy", "laptrack", "keras", "SimpleITK", "lightning", "lightning-cells")
 ALONE = 0.5  # load below which a machine has nothing else to do
 
 
@@ -30,43 +38,120 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def versions() -> str:
-    known = [f"Python {platform.python_version()}"]
+def versions() -> dict[str, str]:
+    known = {"Python": platform.python_version()}
     for name in PACKAGES:
         try:
-            known.append(f"{name} {metadata.version(name)}")
+            known[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return ", ".join(known)
+    return known
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    names = sorted(path.stem for path in HERE.glob("*.py") if path != Path(__file__))
-    parser.add_argument("name", choices=names)
-    args, options = parser.parse_known_args()
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]
+
+
+def tables(text: str) -> list[dict]:
+    """The Markdown tables in a text, with the heading above each."""
+    found: list[dict] = []
+    heading = ""
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("#"):
+            heading = line.lstrip("# ")
+        elif line.startswith("|") and number + 1 < len(lines) and lines[number + 1].startswith("|---"):
+            found.append({"heading": heading, "columns": cells(line), "rows": []})
+        elif line.startswith("|") and not line.startswith("|---") and found:
+            found[-1]["rows"].append(cells(line))
+    return found
+
+
+def record(name: str, options: list[str]) -> None:
+    """Runs one benchmark from the root of the project, so that configurations are found."""
     before, start = os.getloadavg()[0], time.monotonic()
-    # from the root of the project, so that configurations are found
-    words = [f"benchmarks/{args.name}.py", *options]
-    run = subprocess.run([sys.executable, *words], cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=False)
-    print(run.stdout, end="")
+    words = [f"benchmarks/{name}.py", *options]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    run = subprocess.run(
+        [sys.executable, *words], cwd=HERE.parent, env=environment, stdout=subprocess.PIPE, text=True, check=False
+    )
+    print(run.stdout, end="", flush=True)
     if run.returncode:
-        raise SystemExit(f"{args.name} ended with status {run.returncode}: nothing was written")
+        raise SystemExit(f"{name} ended with status {run.returncode}: nothing was written")
     minutes, after = (time.monotonic() - start) / 60, os.getloadavg()[0]
+    about = {
+        "command": f"python {' '.join(words)}",
+        "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
+        "minutes": round(minutes, 1),
+        "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
+        "versions": versions(),
+        "load": [round(before, 1), round(after, 1)],
+    }
     lines = [
-        f"# {args.name}",
+        f"# {name}",
         "",
-        f"`python {' '.join(words)}`, {datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {minutes:.0f} min",
+        f"`{about['command']}`, {about['date']}, {minutes:.0f} min",
         "",
-        f"- machine: {processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
-        f"- versions: {versions()}",
+        f"- machine: {about['machine']}",
+        f"- versions: {', '.join(f'{package} {version}' for package, version in about['versions'].items())}",
         f"- load average {before:.1f} at the start, {after:.1f} at the end; the benchmark itself makes 1.0",
     ]
     if max(before, after - 1) > ALONE:
         lines.append("- the machine was shared with other work: process times and ratios within a run are what counts")
-    results = HERE / "results"
-    results.mkdir(exist_ok=True)
-    (results / f"{args.name}.md").write_text("\n".join([*lines, "", run.stdout.strip(), ""]), encoding="utf-8")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.md").write_text("\n".join([*lines, "", run.stdout.strip(), ""]), encoding="utf-8")
+    kept = json.dumps(about | {"tables": tables(run.stdout)}, indent=1)
+    (RESULTS / f"{name}.json").write_text(kept + "\n", encoding="utf-8")
+
+
+def summary() -> None:
+    """Collects the targets of all results in a table and a picture."""
+    rows = []
+    for path in sorted(RESULTS.glob("*.json")):
+        for found in json.loads(path.read_text())["tables"]:
+            if found["columns"][0] == "target":
+                rows += [[*row, f"[{path.stem}]({path.stem}.md)"] for row in found["rows"]]
+    lines = ["# Targets", "", "| target | wanted | measured | met | table |", "|---|---|---|---|---|"]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    lines += ["", "![How far each target was reached](targets.png)", ""]
+    (RESULTS / "README.md").write_text("\n".join(lines), encoding="utf-8")
+    draw(rows)
+
+
+def draw(rows: list[list[str]]) -> None:
+    """How far each target was reached: to the right of the line it was."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    names, reached = [], []
+    for name, wanted, measured, *_ in reversed(rows):
+        *kind, limit, _ = wanted.split()
+        share = float(measured.split()[0]) / float(limit)
+        names.append(f"{name} ({measured})")
+        reached.append(share if kind == ["at", "least"] else 1 / share)
+    figure, axes = plt.subplots(figsize=(9, 0.35 * len(rows) + 1))
+    axes.barh(names, [value - 1 for value in reached], left=1, color=["C0" if v >= 1 else "C1" for v in reached])
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xscale("log", base=2)
+    axes.set_xlabel("times better than wanted")
+    figure.tight_layout()
+    figure.savefig(RESULTS / "targets.png", dpi=100)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in ("record", "harness", "plain"))
+    parser.add_argument(
+        "name", nargs="?", choices=[*names, "summary"], help="one of them alone (default: all of speed)"
+    )
+    args, options = parser.parse_known_args()
+    for name in [args.name] if args.name else SPEED:
+        if name != "summary":
+            record(name, options)
+    summary()
 
 
 if __name__ == "__main__":

@@ -50,12 +50,12 @@ class Used(NamedTuple):
     seconds: float  # of the processor
 
 
-def train(method: str, data: Path, folder: Path) -> Path:
+def train(method: str, data: Path, folder: Path, batches: int = 40) -> Path:
     """A checkpoint after some steps."""
     words = ["fit", "-c", f"conf/method/{method}/tiny.yaml", "--data.root", str(data), "--trainer.logger", "false"]
     words += ["--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.max_epochs", "1"]
     words += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
-    words += ["--data.batches_per_epoch", "40", "--checkpoint.folder", str(folder / method)]
+    words += ["--data.batches_per_epoch", str(batches), "--checkpoint.folder", str(folder / method)]
     with contextlib.redirect_stdout(io.StringIO()):
         status = run_cli([*words, "--output_dir", str(folder / "outputs")])
     if status:
