@@ -5,6 +5,8 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -18,13 +20,15 @@ cv2.setNumThreads(0)
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where this test's runs, checkpoints and cache go."""
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("LIGHTNING_CELLS_HOME", str(folder))
     for name in ("LIGHTNING_CELLS_DATA", "MLFLOW_TRACKING_URI", "PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
         monkeypatch.delenv(name, raising=False)
-    return folder
+    yield folder
+    if "mlflow" in sys.modules:  # Lightning's logger makes its store the default of the process
+        sys.modules["mlflow"].set_tracking_uri(None)
 
 
 @pytest.fixture(scope="session")

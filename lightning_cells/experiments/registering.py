@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from lightning_cells.errors import InputError
@@ -153,11 +154,11 @@ def _add_version(client: MlflowClient, name: str, model: LoggedModel, descriptio
 def _by_default(uri: str) -> Iterator[None]:
     """MLflow looks for the files of a new version in the default store, whichever its client is of."""
     before = os.environ.get(_DEFAULT)
-    os.environ[_DEFAULT] = uri
     try:
-        yield
+        with _use_tracking_uri(uri):  # what was chosen in this process wins over the environment
+            yield
     finally:
-        del os.environ[_DEFAULT]
+        os.environ.pop(_DEFAULT, None)
         if before is not None:
             os.environ[_DEFAULT] = before
 

@@ -13,11 +13,10 @@ from typing import Any
 import optuna
 import pytest
 import yaml
-from cli_cases import NO_RUN, QUIET, complaint, fit, printed, say
+from cli_cases import NO_RUN, QUIET, complaint, fit, printed, run_python, say
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from lightning_cells.cli import main
 from lightning_cells.experiments.store import tracking_uri
 
 Capture = pytest.CaptureFixture[str]
@@ -163,7 +162,8 @@ def test_training(simulated: Path, tmp_path: Path, home: Path, capfd: Capture) -
     assert {"sweep.yaml", "best_config.yaml", "trials.csv", "study.html", "history.png"} <= artifacts
 
     again = tmp_path / "again"
-    assert main(["fit", "-c", str(home / "sweeps/trained/best_config.yaml"), "--output_dir", str(again)]) == 0
+    words_again = ["-m", "lightning_cells", "fit", "-c", home / "sweeps/trained/best_config.yaml"]
+    assert run_python(*words_again, "--output_dir", again).status == 0  # in a process of its own, as the trial
     client = MlflowClient(f"sqlite:///{again / 'mlflow.db'}")
     (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert "mlflow.parentRunId" not in run.data.tags, "a run of its own"

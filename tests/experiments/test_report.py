@@ -113,7 +113,7 @@ def test_the_report_tells_the_whole_story(tested):
 
 def test_the_page_lies_under_the_run_and_nowhere_else(tested):
     run = the_run(tested).info.run_id
-    pages = [path.relative_to(tested) for path in tested.parent.rglob("report.html")]
+    pages = [path.relative_to(tested) for path in tested.rglob("report.html")]
     assert sorted(map(str, pages)) == [f"artifacts/{run}/artifacts/report.html", f"reports/{run}/report.html"]
     assert (tested / pages[0]).read_bytes() == (tested / pages[1]).read_bytes()
     assert not list(tested.rglob("*script*"))
