@@ -1,4 +1,7 @@
-"""The one error that a user's mistake raises."""
+"""The one error that a user's mistake raises, and the words that messages are made of."""
+
+import re
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -7,3 +10,22 @@ class InputError(ValueError):
     The message is one line that names the file or the option, what is wrong with it, and what to do. The command
     line prints it without a traceback and exits with status 2.
     """
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to say where there is no `name`: the nearest of what there is, or else all of it."""
+    from difflib import get_close_matches  # only for those who made a mistake
+
+    names = list(known)
+    near = get_close_matches(name, names, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names)}"
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line of at most 200 characters."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def without_passwords(text: str) -> str:
+    """Hides passwords of addresses such as ``postgresql://me:secret@host/runs``."""
+    return re.sub(r"(://[^\s/:@]*):[^\s/@]+@", r"\1:***@", text)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import NoReturn
 
-from lightning_cells.cli.mistakes import explain, without_passwords
-from lightning_cells.errors import InputError
+from lightning_cells.cli.mistakes import explain
+from lightning_cells.errors import InputError, without_passwords
 from lightning_cells.paths import HOME_VARIABLE
 
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)

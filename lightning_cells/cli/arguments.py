@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import yaml
-
 from lightning_cells.cli.mistakes import explain
 from lightning_cells.errors import InputError
 from lightning_cells.paths import shipped
+from lightning_cells.yaml_file import read_yaml
 
 
 def shipped_configurations(args: list[str]) -> list[str]:
@@ -82,13 +81,7 @@ def _options(args: list[str]) -> Iterator[tuple[int, str, str]]:
 
 
 def _read(path: str) -> dict:
-    try:
-        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise InputError(f"{path}{line}: is no valid YAML ({error.problem}): correct it") from None
-    except (OSError, ValueError, yaml.YAMLError):
-        raise InputError(f"{path}: is not a readable text file: give a configuration in YAML") from None
+    settings = read_yaml(Path(path), "a configuration in YAML")
     if not isinstance(settings, dict | None):
         raise InputError(f"{path}: is no configuration: write options as 'data:', 'model:', ... in YAML")
     return settings or {}

@@ -16,29 +16,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prepares the view of the runs, and runs MLflow's server, bound to 127.0.0.1, until it is interrupted."""
-    from lightning_cells.errors import InputError
+    from lightning_cells.errors import InputError, without_passwords
     from lightning_cells.experiments.store import artifact_root, tracking_uri
 
     if not 1 <= args.port <= 65535:
         raise InputError(f"--port {args.port}: must be 1 to 65535")
     uri = tracking_uri()
     if uri.startswith(("http:", "https:")):
-        print(f"MLFLOW_TRACKING_URI is a server that already shows its runs: open {uri}")
+        print(f"MLFLOW_TRACKING_URI is a server that already shows its runs: open {without_passwords(uri)}")
         _prepare(uri, uri)
         return
     _check_free(args.port)
-    print(f"Runs of {uri}")
+    print(f"Runs of {without_passwords(uri)}")
     _prepare(uri, f"http://127.0.0.1:{args.port}")
     print("Stop with Ctrl-C", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(args.port)]
-    command += ["--backend-store-uri", uri, "--default-artifact-root", artifact_root(), "--workers", "1"]
-    os.execv(sys.executable, command)
+    command += ["--default-artifact-root", artifact_root(), "--workers", "1"]
+    # not on the command line, which everybody on the machine can read: it may hold a password
+    os.execve(sys.executable, command, {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri})
 
 
 def _prepare(uri: str, server: str) -> None:
     """Puts the project's view into the store and prints where it is; without it MLflow shows its own."""
     from mlflow.exceptions import MlflowException
 
+    from lightning_cells.errors import first_line
     from lightning_cells.experiments.store import open_store
     from lightning_cells.experiments.views import address, prepare_views
 
@@ -47,7 +49,7 @@ def _prepare(uri: str, server: str) -> None:
             print(f"{experiment.name}, in columns  {address(server, experiment, 'list')}")
             print(f"{experiment.name}, in charts   {address(server, experiment, 'charts')}")
     except (MlflowException, OSError) as error:
-        print(f"Columns and charts could not be prepared: {str(error).splitlines()[0]}")
+        print(f"Columns and charts could not be prepared: {first_line(error)}")
 
 
 def _check_free(port: int) -> None:

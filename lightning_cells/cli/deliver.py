@@ -23,8 +23,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         InputError: if something is left.
     """
-    from lightning_cells.cli.mistakes import without_passwords
-    from lightning_cells.errors import InputError
+    from lightning_cells.errors import InputError, without_passwords
     from lightning_cells.experiments.delivery import open_outbox
     from lightning_cells.experiments.runs import undelivered
     from lightning_cells.experiments.store import open_store

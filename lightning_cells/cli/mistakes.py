@@ -75,8 +75,3 @@ def _no_method(name: str | None = None) -> str:
 
 def _below(kind: type) -> set[type]:
     return set(kind.__subclasses__()).union(*map(_below, kind.__subclasses__()))
-
-
-def without_passwords(text: str) -> str:
-    """Hides passwords of addresses such as ``postgresql://me:secret@host/runs``."""
-    return re.sub(r"(\w://[^\s:/@]+):[^\s/@]+@", r"\1:***@", text)

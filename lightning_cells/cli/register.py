@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> None:
     """Registers."""
     import logging
 
-    from lightning_cells.cli.mistakes import without_passwords
+    from lightning_cells.errors import without_passwords
     from lightning_cells.experiments.registering import register
     from lightning_cells.experiments.store import tracking_uri
 

@@ -3,13 +3,13 @@
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from lightning_cells.data.ctc import Lineage, clip_lineage, merge_identities
 from lightning_cells.data.sequence import Sequence
 from lightning_cells.experiments.drawing import save_png
+from lightning_cells.experiments.kept import CellRow
 from lightning_cells.experiments.lineage_picture import lineage_picture
 from lightning_cells.experiments.lineage_rows import Partners
 from lightning_cells.experiments.page import file_name
@@ -28,28 +28,6 @@ MOST_CELLS = 50_000
 """Rows of the table of cells, at most."""
 _LONGEST = 320  # pixels of a looping picture
 _MOST_BYTES = 4_000_000  # of it
-
-
-class CellRow(NamedTuple):
-    """A true cell, or a cell of the result that covers none.
-
-    Attributes:
-        video: `VideoFindings.key`.
-        frame: number of the frame.
-        truth_label: the true cell, or 0.
-        label: the cell of the result that covers more than half of it, or 0; without a true cell, the cell itself.
-        area: pixels of the true cell; without one, of the cell of the result.
-        iou: Jaccard index of the two, 0 if one is missing.
-        kind: what became of it, see `metrics.cells.frame_errors`.
-    """
-
-    video: str
-    frame: int
-    truth_label: int
-    label: int
-    area: int
-    iou: float
-    kind: str
 
 
 @dataclass

@@ -24,6 +24,7 @@ from lightning_cells.experiments.drawing import (
     to_bytes,
     write,
 )
+from lightning_cells.experiments.kept import GAP, PANELS
 from lightning_cells.experiments.sheet import track_picture
 from lightning_cells.metrics.cells import Kind, frame_errors
 
@@ -39,9 +40,8 @@ KINDS: Mapping[Kind, Colour] = {
 """What can become of a cell, and its colour; after Okabe and Ito, for colour-blind people too."""
 
 UNKNOWN = (0.6, 0.6, 0.6)  # outline of predicted cells where the truth is unknown
-TITLES = ("Frame", "Truth", "Prediction", "Errors")
 SEEN = "Network"  # title of the panel after the frame, where any sample has such a picture
-MARGIN, GAP, CAPTION, HEADER, LEGEND = 12, 8, 24, 30, 22  # pixels
+MARGIN, CAPTION, HEADER, LEGEND = 12, 24, 30, 22  # pixels
 NARROWEST, SHORTEST = 150, 20  # width and height of a panel that leave room for text
 
 
@@ -90,9 +90,9 @@ def montage(samples: Sequence[Sample]) -> np.ndarray:
         uint8 (H, W, 3). Panels are at most 320 pixels wide and high; smaller frames are enlarged by a whole number.
     """
     rows = [_row(sample) for sample in samples]
-    titles: tuple[str, ...] = TITLES
+    titles: tuple[str, ...] = PANELS
     if any(sample.seen is not None for sample in samples):
-        titles = (TITLES[0], SEEN, *TITLES[1:])
+        titles = (PANELS[0], SEEN, *PANELS[1:])
         for sample, row in zip(samples, rows, strict=True):
             row.panels.insert(1, _seen(sample.seen, row.panels[0]))
             row.notes.insert(1, "" if sample.seen is not None else "not drawn")
@@ -141,8 +141,8 @@ def strip(sample: Sample) -> Strip:
     """Draws a sample as a montage does, but without any text around, for pages that have their own."""
     row = _row(sample)
     height, width = row.panels[0].shape[:2]
-    page = Image.new("RGB", (len(TITLES) * (width + GAP) - GAP, height), "white")
-    _paste(page, row, [k * (width + GAP) for k in range(len(TITLES))], 0)
+    page = Image.new("RGB", (len(PANELS) * (width + GAP) - GAP, height), "white")
+    _paste(page, row, [k * (width + GAP) for k in range(len(PANELS))], 0)
     return Strip(np.asarray(page), row.caption, row.kinds)
 
 

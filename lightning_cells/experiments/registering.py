@@ -24,7 +24,7 @@ from lightning_cells.errors import InputError
 from lightning_cells.experiments.registry import CHECKPOINT, LOADER, called, explained
 from lightning_cells.experiments.runs import RunFolder, find_run
 from lightning_cells.experiments.served_model import SIGNATURE
-from lightning_cells.experiments.store import open_store, tracking_uri
+from lightning_cells.experiments.store import open_store, runs_named, tracking_uri
 from lightning_cells.methods.building import load_method
 from lightning_cells.methods.loading import read_checkpoint
 
@@ -100,10 +100,7 @@ def _find(client: MlflowClient, run: str) -> Run:
     """The run of that id or name."""
     if re.fullmatch(r"[0-9a-f]{32}", run):
         return client.get_run(run)
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    quote = '"' if "'" in run else "'"
-    named = f"attributes.run_name = {quote}{run}{quote}"
-    found = [] if quote in run else client.search_runs(experiments, named, max_results=5)
+    found = runs_named(client, run)
     if not found:
         raise InputError(
             f"run '{run}': is not in {client.tracking_uri}: take an id or a name from the dashboard; what was logged "

@@ -1,6 +1,5 @@
 """Writes into the run of a test what it found: pictures, tables, and a page that shows all of it."""
 
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +15,10 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning_cells.data.atomic import writing
 from lightning_cells.data.clips import Chunk
 from lightning_cells.data.datamodule import SequenceDataModule
+from lightning_cells.errors import without_passwords
 from lightning_cells.experiments.drawing import save_png
-from lightning_cells.experiments.findings import CellRow, Findings
+from lightning_cells.experiments.findings import Findings
+from lightning_cells.experiments.kept import CELLS, FRAMES, CellRow
 from lightning_cells.experiments.mlflow import RunLogger
 from lightning_cells.experiments.montage import Sample, montage, strip
 from lightning_cells.experiments.page import file_name
@@ -91,7 +92,7 @@ class Report(Callback):
 
     def _write(self, trainer: Trainer, method: LightningModule, findings: Findings, folder: Path) -> None:
         for key, candidate in findings.fixed.items():
-            save_png(folder / "test" / "frames" / key / f"{candidate.number}.png", strip(candidate.sample()).image)
+            save_png(folder / FRAMES / key / f"{candidate.number}.png", strip(candidate.sample()).image)
         worst = [candidate.sample() for _, candidate in findings.worst.items()]
         about = _about(trainer, method)
         about.notes += _notes(trainer, findings)
@@ -101,7 +102,7 @@ class Report(Callback):
             client, run = logger.experiment, str(logger.run_id)
             client.log_artifacts(run, str(folder))
             if findings.cells:
-                client.log_table(run, pd.DataFrame(findings.cells, columns=CellRow._fields), "test/cells.json")
+                client.log_table(run, pd.DataFrame(findings.cells, columns=CellRow._fields), CELLS)
             for key, image in _images(findings, worst):
                 client.log_image(run, image, key=key, step=trainer.global_step)
         kept = report_path(str(mlflow_loggers(trainer)[0].run_id))
@@ -170,8 +171,8 @@ def _about(trainer: Trainer, method: LightningModule) -> About:
             if key.startswith(_STAGE)
         },
         table=table,
-        config=_without_passwords(record.text) if record else "",
-        command=_without_passwords(record.command) if record else "",
+        config=without_passwords(record.text) if record else "",
+        command=without_passwords(record.command) if record else "",
         code=code,
     )
 
@@ -186,8 +187,3 @@ def _notes(trainer: Trainer, findings: Findings) -> list[str]:
     if findings.cells_left_out:
         notes.append(f"{findings.cells_left_out} cells of later frames are not in the table of cells.")
     return notes
-
-
-def _without_passwords(text: str) -> str:
-    """Blackens what stands between a user's name and a host in an address."""
-    return re.sub(r"(://[^\s/:@]*):[^\s/@]+@", r"\1:***@", text)

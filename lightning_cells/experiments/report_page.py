@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lightning_cells.experiments.findings import CellRow, Findings, VideoFindings
+from lightning_cells.experiments.findings import Findings, VideoFindings
+from lightning_cells.experiments.kept import CELLS, CellRow
 from lightning_cells.experiments.montage import KINDS, Strip
 from lightning_cells.experiments.page import data_uri, png, render, webp
 
@@ -124,7 +125,7 @@ def _cells(findings: Findings) -> dict[str, object]:
     shown = known[:_SHOWN_CELLS]
     note = f"The {len(shown)} worst of {len(known)} cells." if len(shown) < len(known) else "The worst first."
     rows = [(row[0], row[1], row[2] or None, row[3] or None, *row[4:]) for row in shown]
-    where = " All are in the artifact test/cells.json."
+    where = f" All are in the artifact {CELLS}."
     return {"cell_columns": _CELL_COLUMNS, "cells": rows, "cells_note": note + where}
 
 

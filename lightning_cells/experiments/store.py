@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Experiment
+from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -60,6 +60,15 @@ def open_experiment(client: MlflowClient, name: str) -> Experiment:
         if experiment is not None:
             return experiment
         return client.get_experiment(client.create_experiment(name, _artifacts(client), _KIND))
+
+
+def runs_named(client: MlflowClient, name: str) -> list[Run]:
+    """Returns the runs of that name, in any experiment."""
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    quote = "'" if "'" not in name else '"'
+    if quote in name or not experiments:
+        return []  # no filter can ask for such a name
+    return list(client.search_runs(experiments, f"attributes.run_name = {quote}{name}{quote}"))
 
 
 def _artifacts(client: MlflowClient) -> str | None:

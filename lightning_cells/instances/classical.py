@@ -20,6 +20,7 @@ Split = Literal["components", "watershed"]
 
 NOISE_BLUR = 0.5  # pixels; more merges neighbours, less lets noise through
 DISTANCE_BLUR = 1.0  # pixels; smooths the distance map, whose pixel steps would be maxima of their own
+STEPS = 10  # per pixel of the distance map
 DEPTH = 0.1  # pixels; a maximum of the distance map that rises less above its surroundings is no cell
 
 
@@ -62,12 +63,25 @@ def otsu(
     foreground = binary_fill_holes(image > threshold_otsu(image))
     cells = _drop_small(label(foreground, connectivity=1), min_size)
     if split == "watershed":
-        distance = cv2.GaussianBlur(distance_transform_edt(cells > 0), (0, 0), DISTANCE_BLUR)
-        # whole steps of DEPTH: h-maxima of float images are neither fast nor exact
-        steps = np.rint(distance / DEPTH).astype(np.uint16)
-        markers = label(h_maxima(steps, 1))
-        cells = _drop_small(watershed(-distance, markers, mask=cells > 0), min_size)
+        cells = _drop_small(cut(cells > 0, DEPTH), min_size)
     return cells
+
+
+def cut(foreground: np.ndarray, depth: float) -> np.ndarray:
+    """Cuts a foreground between the maxima of the distance to the background, by a watershed.
+
+    Args:
+        foreground: bool (H, W).
+        depth: a maximum that rises less above its surroundings is none, in pixels; counts in steps of 0.1.
+
+    Returns:
+        (H, W) integer labels 1..K, 0 background.
+    """
+    distance = cv2.GaussianBlur(distance_transform_edt(foreground), (0, 0), DISTANCE_BLUR)
+    # whole steps: h-maxima of float images are neither fast nor exact
+    steps = np.rint(distance * STEPS).astype(np.uint16)
+    markers = label(h_maxima(steps, max(1, round(depth * STEPS))))
+    return watershed(-distance, markers, mask=foreground)
 
 
 def log_image(image: np.ndarray) -> np.ndarray:

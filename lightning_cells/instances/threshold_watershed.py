@@ -4,13 +4,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.ndimage import binary_fill_holes, distance_transform_edt
+from scipy.ndimage import binary_fill_holes
 from skimage.filters import threshold_otsu
-from skimage.measure import label
-from skimage.morphology import h_maxima
-from skimage.segmentation import relabel_sequential, watershed
+from skimage.segmentation import relabel_sequential
 
-_STEPS = 10  # per pixel of distance: h-maxima of float images are neither fast nor exact
+from lightning_cells.instances.classical import cut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +40,7 @@ class ThresholdWatershed:
         image = cv2.GaussianBlur(bright, (0, 0), self.blur)
         low = np.percentile(image, 1)
         foreground = binary_fill_holes(image > low + self.level * (threshold_otsu(image) - low))
-        distance = cv2.GaussianBlur(distance_transform_edt(foreground), (0, 0), 1.0)
-        maxima = h_maxima(np.rint(distance * _STEPS).astype(np.uint16), max(1, round(self.depth * _STEPS)))
-        cells = watershed(-distance, label(maxima), mask=foreground)
+        cells = cut(foreground, self.depth)
         small = np.bincount(cells.ravel()) < self.min_size
         cells[small[cells]] = 0
         return relabel_sequential(cells)[0].astype(np.int32)

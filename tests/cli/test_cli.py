@@ -165,7 +165,8 @@ def test_download_of_an_unknown_set(capfd: Capture) -> None:
 
 def test_dashboard_is_bound_to_this_machine(capfd: Capture, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     started: list[str] = []
-    monkeypatch.setattr("os.execv", lambda program, words: started.extend(words))
+    variables: dict[str, str] = {}
+    monkeypatch.setattr("os.execve", lambda program, words, env: (started.extend(words), variables.update(env)))
     said = say(capfd, "dashboard", "--port", "0")
     assert (said.status, started) == (2, [])
     said = say(capfd, "dashboard", "--port", "54999")
@@ -174,7 +175,7 @@ def test_dashboard_is_bound_to_this_machine(capfd: Capture, monkeypatch: pytest.
     words = dict(itertools.pairwise(started))
     assert words["--host"] == "127.0.0.1"
     assert words["--port"] == "54999"
-    assert words["--backend-store-uri"] == f"sqlite:///{home / 'mlflow.db'}"
+    assert variables["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{home / 'mlflow.db'}"
 
 
 def test_dashboard_leaves_a_server_alone(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

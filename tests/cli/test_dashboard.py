@@ -13,7 +13,7 @@ from lightning_cells.experiments.store import open_experiment, open_store, track
 def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The command that would take over."""
     words: list[str] = []
-    monkeypatch.setattr("os.execv", lambda program, command: words.extend(command))
+    monkeypatch.setattr("os.execve", lambda program, command, variables: words.extend(command))
     return words
 
 
@@ -32,6 +32,17 @@ def test_columns_and_charts_of_each_experiment_have_an_address(
             assert f"compareRunsMode={mode}" in found
         assert any(key.startswith("mlflow.sharedViewState.") for key in place.tags)
     assert started[started.index("--host") + 1] == "127.0.0.1"
+
+
+def test_the_password_of_a_store_is_nowhere_to_be_seen(
+    started: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_cells.cli.dashboard._prepare", lambda uri, server: None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@db.example/runs")
+    assert main(["dashboard", "--port", "54999"]) == 0
+    assert "Runs of postgresql://me:***@db.example/runs" in capsys.readouterr().out
+    assert started
+    assert not any("secret" in word for word in started)
 
 
 def test_a_port_in_use_is_told_before_the_store_is_touched(

@@ -6,7 +6,7 @@ import pytest
 from cli_cases import METHOD, NO_RUN, QUIET, complaint, run_python
 
 from lightning_cells.cli import TRAINING
-from lightning_cells.cli.mistakes import without_passwords
+from lightning_cells.errors import without_passwords
 
 Capture = pytest.CaptureFixture[str]
 
@@ -131,6 +131,8 @@ def test_passwords_are_not_shown() -> None:
     assert without_passwords("sqlite:////a/b.db") == "sqlite:////a/b.db"
     assert without_passwords("http://runs.example:5000 and a@b") == "http://runs.example:5000 and a@b"
     assert "s3" not in without_passwords(said.replace("/t", "t"))
+    several = "uri: postgresql://:geheim@host:5432/x\nother: http://host:5000/a@b"
+    assert without_passwords(several) == "uri: postgresql://:***@host:5432/x\nother: http://host:5000/a@b"
 
 
 def test_error_does_not_show_the_password_of_a_store(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

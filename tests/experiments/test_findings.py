@@ -7,7 +7,8 @@ from PIL import Image
 from lightning_cells.data.ctc import SequenceFiles, Track, write_image
 from lightning_cells.data.sequence import Sequence
 from lightning_cells.experiments import findings as module
-from lightning_cells.experiments.findings import CellRow, Findings
+from lightning_cells.experiments.findings import Findings
+from lightning_cells.experiments.kept import CellRow
 
 SIZE = (20, 30)
 

@@ -7,6 +7,7 @@ from PIL import Image
 from lightning_cells.data.ctc import Track
 from lightning_cells.experiments import montage as module
 from lightning_cells.experiments.drawing import grey, panel_size, resample, rims, track_colours
+from lightning_cells.experiments.kept import PANELS
 from lightning_cells.experiments.montage import KINDS, Sample, montage, save_png, strip, track_picture
 
 FOUR, SIDE = 4, 5  # panels in a row; a frame of 64 pixels is enlarged five times, to 320
@@ -124,7 +125,7 @@ def test_what_the_network_says_is_beside_the_frame(monkeypatch):
     seen = rng.integers(0, 255, (32, 32, 3), np.uint8)
     frame = rng.random((64, 64))
     image = montage([Sample("01", 0, frame, RESULT, TRUTH, seen), Sample("02", 0, frame, RESULT, TRUTH)])
-    assert [text for text in texts if text in {*module.TITLES, module.SEEN}] == [
+    assert [text for text in texts if text in {*PANELS, module.SEEN}] == [
         "Frame",
         "Network",
         "Truth",

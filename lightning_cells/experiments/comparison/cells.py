@@ -10,9 +10,8 @@ from mlflow.entities import Run
 from numpy.typing import NDArray
 
 from lightning_cells.experiments.comparison.artifacts import read_file
+from lightning_cells.experiments.kept import CELLS, CellRow
 
-_TABLE = "test/cells.json"
-_COLUMNS = ("video", "frame", "truth_label", "label", "area", "iou", "kind")
 _BELONG = 0.5  # Jaccard index above which a true and a predicted cell are one and the same
 
 TrueCell = tuple[str, int, int, int]
@@ -44,8 +43,8 @@ class Cells(NamedTuple):
 def read_cells(client: MlflowClient, run: Run) -> Cells | None:
     """Returns the cells of a test, or None if its run has no table of them that can be read."""
     try:
-        table = json.loads(read_file(client, run, _TABLE) or b"")
-        places = [table["columns"].index(column) for column in _COLUMNS]
+        table = json.loads(read_file(client, run, CELLS) or b"")
+        places = [table["columns"].index(column) for column in CellRow._fields]
         return _cells([[row[place] for place in places] for row in table["data"]])
     except (ValueError, KeyError, TypeError, IndexError):
         return None

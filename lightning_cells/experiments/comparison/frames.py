@@ -12,12 +12,10 @@ from PIL import Image
 
 from lightning_cells.experiments.comparison.artifacts import read_files
 from lightning_cells.experiments.comparison.cells import Cells
+from lightning_cells.experiments.kept import FRAMES, GAP, PANELS
 from lightning_cells.experiments.page import data_uri, webp
 
-_FOLDER = "test/frames"
 _NAME = re.compile(r"(?P<video>[^/]+)/(?P<number>\d+)\.png")
-_GAP = 8  # white pixels between the panels of a strip
-_PANELS = 4  # frame, truth, prediction, errors
 _MOST = 8  # frames on a page
 
 Place = tuple[str, int]
@@ -58,7 +56,7 @@ class Frame(NamedTuple):
 
 def read_strips(client: MlflowClient, run: Run) -> dict[Place, bytes]:
     """Returns the pictures that a test has left."""
-    found = {_NAME.fullmatch(path): content for path, content in read_files(client, run, _FOLDER).items()}
+    found = {_NAME.fullmatch(path): content for path, content in read_files(client, run, FRAMES).items()}
     return {(name["video"], int(name["number"])): content for name, content in found.items() if name}
 
 
@@ -95,9 +93,9 @@ def _halves(strip: bytes) -> tuple[str, str] | None:
         image = Image.open(io.BytesIO(strip)).convert("RGB")
     except (OSError, ValueError):
         return None
-    panel = (image.width - (_PANELS - 1) * _GAP) // _PANELS
-    middle = 2 * (panel + _GAP)
-    left, right = (0, 0, middle - _GAP, image.height), (middle, 0, image.width, image.height)
+    panel = (image.width - (len(PANELS) - 1) * GAP) // len(PANELS)
+    middle = 2 * (panel + GAP)
+    left, right = (0, 0, middle - GAP, image.height), (middle, 0, image.width, image.height)
     return _packed(image.crop(left)), _packed(image.crop(right))
 
 

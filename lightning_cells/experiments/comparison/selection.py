@@ -9,8 +9,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from lightning_cells.errors import InputError
+from lightning_cells.errors import InputError, first_line
 from lightning_cells.experiments.comparison.artifacts import read_file
+from lightning_cells.experiments.store import runs_named
 
 CONFIG = "config.yaml"
 _LATEST_TESTS = 100  # in which that of a training is looked for
@@ -68,8 +69,8 @@ def _find(client: MlflowClient, name: str) -> Run:
         return client.get_run(name)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise InputError(f"{client.tracking_uri} does not tell its runs: {_line(error)}") from error
-    found = _named(client, name)
+            raise InputError(f"{client.tracking_uri} does not tell its runs: {first_line(error)}") from error
+    found = runs_named(client, name)
     shown = " ".join(name.split())
     if not found:
         raise InputError(f"{client.tracking_uri} has no run '{shown}': take its id or name from the dashboard")
@@ -77,14 +78,6 @@ def _find(client: MlflowClient, name: str) -> Run:
         ids = ", ".join(run.info.run_id for run in found)
         raise InputError(f"{len(found)} runs are named '{shown}': give one of their ids: {ids}")
     return found[0]
-
-
-def _named(client: MlflowClient, name: str) -> list[Run]:
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    quote = "'" if "'" not in name else '"'
-    if quote in name or not experiments:
-        return []  # no filter can ask for such a name
-    return list(client.search_runs(experiments, f"attributes.run_name = {quote}{name}{quote}"))
 
 
 def _halves(client: MlflowClient, run: Run) -> tuple[Run | None, Run | None]:
@@ -129,7 +122,3 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 def _short(name: str) -> str:
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,7 +1,7 @@
 """What has to be run for a table: a job for each row, data set, fold and seed."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lightning_cells.data.simulate import simulate
@@ -116,7 +116,7 @@ def _job(
 
 
 def _of_weights(job: Job, source: Job) -> Job:
-    return Job(**{**vars(job), "kind": "measure", "words": source.words, "source": source})
+    return replace(job, kind="measure", words=source.words, source=source)
 
 
 def _root(data: Data | Test) -> str:

@@ -1,16 +1,14 @@
 """The file of a paper's table, ``conf/reproduce/NAME.yaml``."""
 
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
 from lightning_cells.data.simulate import Kind
-from lightning_cells.errors import InputError
+from lightning_cells.errors import InputError, nearest
 from lightning_cells.experiments.reproduction.typed import typed
 from lightning_cells.paths import shipped
+from lightning_cells.yaml_file import read_yaml
 
 ScaleName = Literal["tiny", "paper"]
 SCALES: tuple[ScaleName, ...] = get_args(ScaleName)
@@ -219,22 +217,13 @@ def read_table(name: str) -> Table:
     if name.endswith(".yaml"):
         return parse_table(Path(name))
     if name not in names():
-        near = get_close_matches(name, names(), n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names())}"
-        raise InputError(f"there is no table '{name}': {hint}")
+        raise InputError(f"there is no table '{name}': {nearest(name, names())}")
     return parse_table(shipped(FOLDER) / f"{name}.yaml")
 
 
 def parse_table(path: Path) -> Table:
     """Reads the file of a table; raises as `read_table`."""
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise InputError(f"{path}{line}: is no valid YAML ({error.problem}): correct it") from None
-    except (OSError, ValueError, yaml.YAMLError):
-        raise InputError(f"{path}: is not a readable text file: give a table in YAML, as in {FOLDER}") from None
-    table: Table = typed(Table, tree, str(path))
+    table: Table = typed(Table, read_yaml(path, f"a table in YAML, as in {FOLDER}"), str(path))
     _check(table, path)
     return table
 
@@ -270,6 +259,4 @@ def _check(table: Table, path: Path) -> None:
 
 def _known(name: str, among: Any, place: str, what: str) -> None:
     if name not in among:
-        near = get_close_matches(name, list(among), n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(among)}"
-        raise InputError(f"{place}: there is no {what} '{name}': {hint}")
+        raise InputError(f"{place}: there is no {what} '{name}': {nearest(name, among)}")

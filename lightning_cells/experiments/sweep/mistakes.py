@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-from lightning_cells.errors import InputError
+from lightning_cells.errors import InputError, nearest
 
 
 class StudyMistake(InputError):
@@ -24,6 +24,4 @@ def allow(tree: dict[Any, Any], keys: Iterable[str], place: str) -> None:
     known = list(keys)
     for key in tree:
         if key not in known:
-            near = get_close_matches(str(key), known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
-            raise InputError(f"{place}: there is no '{key}': {hint}")
+            raise InputError(f"{place}: there is no '{key}': {nearest(str(key), known)}")

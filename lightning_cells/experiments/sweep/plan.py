@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-import yaml
-
 from lightning_cells.errors import InputError
 from lightning_cells.experiments.sweep.mistakes import allow
 from lightning_cells.experiments.sweep.space import Chosen, Space, read_space, words
 from lightning_cells.paths import shipped
+from lightning_cells.yaml_file import read_yaml
 
 Direction = Literal["maximize", "minimize"]
 _KEYS = (
@@ -178,13 +177,7 @@ def adjusted(plan: Plan, trials: int | None, checkpoint: Path | None, settings: 
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise InputError(f"{path}{line}: is no valid YAML ({error.problem}): correct it") from None
-    except (OSError, ValueError, yaml.YAMLError):
-        raise InputError(f"{path}: is not a readable text file: give a sweep in YAML, as under sweeps/") from None
+    tree = read_yaml(path, "a sweep in YAML, as under sweeps/")
     if not isinstance(tree, dict):
         raise InputError(f"{path}: is no sweep: write 'study:', 'objective:', 'space:', ... in YAML")
     return tree

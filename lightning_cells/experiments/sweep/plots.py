@@ -14,6 +14,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
 from lightning_cells.data.atomic import writing
+from lightning_cells.errors import first_line
 
 _TITLES = {
     "history": "History",
@@ -66,7 +67,7 @@ def pages(study: Study, objectives: list[str]) -> str:
             parts.append(draw().to_html(full_html=False, include_plotlyjs=library))
             library = False
         except Exception as error:  # too few trials, or all alike
-            parts.append(f"<p>Not drawn: {html.escape(_line(error))}</p>")
+            parts.append(f"<p>Not drawn: {html.escape(first_line(error))}</p>")
     return "".join(parts)
 
 
@@ -122,7 +123,3 @@ def _plots(kit: Any, study: Study, objectives: list[str]) -> list[tuple[str, str
 
 def _title(kind: str, objective: str, objectives: list[str]) -> str:
     return f"{_TITLES[kind]}: {objective}" if objective and len(objectives) > 1 else _TITLES[kind]
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -12,7 +12,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_cells.errors import InputError
+from lightning_cells.errors import InputError, first_line
 from lightning_cells.experiments.mlflow import EXPERIMENT
 from lightning_cells.experiments.store import open_experiment, open_store, tracking_uri
 from lightning_cells.experiments.sweep.plan import Plan
@@ -70,7 +70,7 @@ class StudyRecord:
                 self._client.update_run(known, status="RUNNING")
             except (MlflowException, OSError) as error:
                 if known is None:
-                    raise InputError(f"MLFLOW_TRACKING_URI {uri}: does not take runs: {_line(error)}") from error
+                    raise InputError(f"MLFLOW_TRACKING_URI {uri}: does not take runs: {first_line(error)}") from error
                 raise InputError(
                     f"study '{plan.study}' has its runs in another store than {uri}: set MLFLOW_TRACKING_URI as where "
                     f"it began, or give {plan.path} another 'study'"
@@ -202,10 +202,6 @@ class StudyRecord:
             return write()
         except (MlflowException, OSError) as error:
             if not self._away_until:
-                print(f"lightning-cells: not all is written to MLflow: {_line(error)}", file=sys.stderr)
+                print(f"lightning-cells: not all is written to MLflow: {first_line(error)}", file=sys.stderr)
             self._away_until = time.monotonic() + _REST_S
             return None
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
