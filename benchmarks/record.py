@@ -24,7 +24,7 @@ SPEED = ("startup", "loading", "augmentation", "cosine_loss", "measures", "clust
 SPEED += ("scaling", "overhead", "track_parts", "track")
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "scikit-image", "albumentations", "opencv-python-headless")
 PACKAGES += ("py-ctcmetrics", "traccuracy", "laptrack", "keras", "SimpleITK", "lightning", "lightning-cells")
-ALONE = 0.5  # load below which a machine has nothing else to do
+ALONE = 0.5  # load beside a benchmark below which a machine has nothing else to do
 
 
 def processor() -> str:
@@ -96,7 +96,7 @@ def record(name: str, options: list[str]) -> None:
         f"- versions: {', '.join(f'{package} {version}' for package, version in about['versions'].items())}",
         f"- load average {before:.1f} at the start, {after:.1f} at the end; the benchmark itself makes 1.0",
     ]
-    if max(before, after - 1) > ALONE:
+    if max(before, after) - 1 > ALONE:  # what came just before may have been a benchmark, too
         lines.append("- the machine was shared with other work: process times and ratios within a run are what counts")
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text("\n".join([*lines, "", run.stdout.strip(), ""]), encoding="utf-8")

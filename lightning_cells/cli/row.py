@@ -16,7 +16,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from lightning_cells.cli.resolving import Resolver
 from lightning_cells.cli.training import TrainingCLI, run
-from lightning_cells.errors import InputError
+from lightning_cells.errors import InputError, first_line
 from lightning_cells.experiments.mlflow import RunLogger
 from lightning_cells.experiments.reproduction.runs import RESULT, Measures
 from lightning_cells.experiments.store import open_experiment, open_store
@@ -41,8 +41,7 @@ def main() -> int:
         answer, status = {"failed": str(error)}, 2
     except BaseException as error:
         traceback.print_exc()
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        answer, status = {"failed": f"{type(error).__name__}: {first}"}, 1
+        answer, status = {"failed": f"{type(error).__name__}: {first_line(error)}"}, 1
     if status:
         print(answer["failed"], file=sys.stderr)
     link.send(answer)

@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_cells.cli.training import TrainingCLI, run
-from lightning_cells.errors import InputError
+from lightning_cells.errors import InputError, first_line
 from lightning_cells.experiments.sweep.link import Message, WorkerLink
 from lightning_cells.experiments.sweep.mistakes import StudyMistake
 from lightning_cells.experiments.sweep.reporter import Reporter
@@ -82,8 +82,7 @@ def main() -> int:
         answer, status = {"failed": str(error), "kind": "input"}, 2
     except BaseException as error:
         traceback.print_exc()
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        answer, status = {"failed": f"{type(error).__name__}: {first}", "kind": "crash"}, 1
+        answer, status = {"failed": f"{type(error).__name__}: {first_line(error)}", "kind": "crash"}, 1
     if link is not None:
         if status:
             print(answer["failed"], file=sys.stderr)

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing it must not ask the network for a newer version
 
@@ -17,7 +17,6 @@ import albumentations as A
 import cv2
 import numpy as np
 import torch
-from albumentations.core.type_definitions import Targets
 
 from lightning_cells.data import deformation
 from lightning_cells.data.smoothing import smooth_labels
@@ -25,6 +24,7 @@ from lightning_cells.errors import InputError
 
 Balance = Literal["uniform", "foreground", "classes"]
 Point = tuple[float, float]
+Transform: TypeAlias = A.BasicTransform
 Predicate = Callable[[np.ndarray], np.ndarray]
 
 STREAM = 1  # keeps our draws apart from those of a caller who seeds a generator with the same number
@@ -118,38 +118,6 @@ class RandomTurn(A.RandomRotate90):
         return {"factor": params["factor"] if height == width else params["factor"] // 2 * 2}
 
 
-class SplineDeform(A.DualTransform):
-    """Reads a deformed crop of some frames out of a whole video.
-
-    The map and the frames' indices come with the call, as ``sampling`` and ``indices``, so that only the part of
-    a memory-mapped video that the map needs is read. Frames are interpolated linearly; labels take the nearest
-    pixel, -1 beyond the image. Videos should be contiguous: albumentations copies others.
-    """
-
-    _targets = (Targets.IMAGE, Targets.MASK)
-
-    @property
-    def targets_as_params(self) -> list[str]:
-        """What a call must have besides videos."""
-        return ["sampling", "indices"]
-
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Takes map and indices from the call."""
-        return {"sampling": data["sampling"], "indices": data["indices"]}
-
-    def apply_to_images(
-        self, images: np.ndarray, sampling: deformation.Sampling, indices: Sequence[int], **params: Any
-    ) -> np.ndarray:
-        """(T, H, W) float16 or float32 frames to (t, h, w) float32."""
-        return deformation.resample_frames(images, indices, sampling)
-
-    def apply_to_masks(
-        self, masks: np.ndarray, sampling: deformation.Sampling, indices: Sequence[int], **params: Any
-    ) -> np.ndarray:
-        """(T, H, W) int32 or int8 labels to (t, h, w) of the same."""
-        return deformation.resample_labels(masks, indices, sampling)
-
-
 class ClipAugmentation:
     """Cuts a clip out of a sequence and changes it at random, the same way in all its frames.
 
@@ -158,18 +126,18 @@ class ClipAugmentation:
 
     Args:
         settings: what to change.
-        extra: further albumentations transforms, copied, then applied to the crop as ``images``, ``masks``
-            (instance labels) and ``classes``, before intensities change. Intensities are normalised, not in
-            [0, 1]; geometry should have ``fill_mask=-1``.
+        transforms: further albumentations transforms, copied, then applied to the crop as ``images``, ``masks``
+            (instance labels) and ``classes``, before intensities change. The clip's minimum and maximum are 0 and 1
+            to them; geometry should have ``fill_mask=-1``.
     """
 
-    def __init__(self, settings: Augmentation, extra: Sequence[A.BasicTransform] = ()) -> None:
+    def __init__(self, settings: Augmentation, transforms: Sequence[Transform] = ()) -> None:
         self.settings = settings
         flips = [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)] if settings.flip else []
         turns = [RandomTurn(p=1)] if settings.rot90 else []
         self._symmetry = A.Compose([*flips, *turns])
-        self._pixels = A.Compose(
-            [SplineDeform(p=1), *copy.deepcopy(list(extra))],
+        self._transforms = A.Compose(
+            copy.deepcopy(list(transforms)),
             additional_targets={"classes": "masks"},
             mask_interpolation=cv2.INTER_NEAREST,
         )
@@ -204,13 +172,28 @@ class ClipAugmentation:
         # and the two flips would only ever happen together.
         python_rng = random.Random(seed)
         self._symmetry.set_random_state(rng, python_rng)
-        self._pixels.set_random_state(rng, python_rng)
+        self._transforms.set_random_state(rng, python_rng)
 
         size = (int(frames.shape[1]), int(frames.shape[2]))
-        sampling = deformation.sampling(self._draw_map(size, centre, rng), size)
-        data = self._pixels(sampling=sampling, indices=indices, images=frames, masks=labels, classes=classes)
-        labels = data["masks"] if labels is None else smooth_labels(data["masks"], self.settings.label_smoothing)
-        return _vary_intensity(data["images"], self.settings, rng), labels, data["classes"]
+        where = deformation.sampling(self._draw_map(size, centre, rng), size)
+        clip = deformation.resample_frames(frames, indices, where)
+        labels, classes = (
+            None if truth is None else deformation.resample_labels(truth, indices, where) for truth in (labels, classes)
+        )
+        if self._transforms.transforms:
+            clip, labels, classes = self._transform(clip, labels, classes)
+        if labels is not None:
+            labels = smooth_labels(labels, self.settings.label_smoothing)
+        return _vary_intensity(clip, self.settings, rng), labels, classes
+
+    def _transform(
+        self, clip: np.ndarray, labels: np.ndarray | None, classes: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """Applies what albumentations shall do besides; what it does to intensities ends in [0, 1]."""
+        low = clip.min()
+        span = (clip.max() - low) or np.float32(1)
+        changed = self._transforms(images=(clip - low) / span, masks=labels, classes=classes)
+        return changed["images"] * span + low, changed["masks"], changed["classes"]
 
     def _draw_map(self, size: tuple[int, int], centre: Point | None, rng: np.random.Generator) -> np.ndarray:
         """Draws crop, flips, turns, rotation, scale and spline as one map."""

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from lightning_cells.data.augment import Augmentation, Balance, ClipAugmentation
+from lightning_cells.data.augment import Augmentation, Balance, ClipAugmentation, Transform
 from lightning_cells.data.clips import Chunk, ChunkDataset, Clip, ClipDataset, ClipLoader
 from lightning_cells.data.ctc import sequence_names
 from lightning_cells.data.images import open_images
@@ -54,6 +54,8 @@ class SequenceDataModule(LightningDataModule):
         balance: where crops are centred: anywhere (``uniform``), half of them on cells (``foreground``), or on
             semantic classes in equal shares (``classes``).
         augmentation: crop and random transforms, one per clip.
+        transforms: albumentations' own transforms of each clip, after those of `augmentation` but for its intensities,
+            such as ``{class_path: albumentations.RandomBrightnessContrast}``; see `data.augment.ClipAugmentation`.
         batch_size: clips per batch and process.
         batches_per_epoch: training batches per epoch and process.
         chunk: frames per evaluation step.
@@ -85,6 +87,7 @@ class SequenceDataModule(LightningDataModule):
         annotated_share: float = 0.5,
         balance: Balance = "uniform",
         augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
+        transforms: list[Transform] | None = None,
         batch_size: int = 2,
         batches_per_epoch: int = 100,
         chunk: int = 8,
@@ -107,7 +110,7 @@ class SequenceDataModule(LightningDataModule):
             raise InputError(f"data.folds={folds}: must be 2 or more, or 0 for no cross-validation")
         if not 0 <= annotated_share <= 1:
             raise InputError(f"data.annotated_share={annotated_share}: must be between 0 and 1")
-        self.save_hyperparameters(ignore=["augmentation"], logger=False)  # `experiments.mlflow` logs what was given
+        self.save_hyperparameters(ignore=["augmentation", "transforms"], logger=False)
         self.root = root
         self.layout = layout
         self.selectors = {"train": train, "val": val, "test": test, "predict": predict}
@@ -125,6 +128,7 @@ class SequenceDataModule(LightningDataModule):
         self.annotated_share = annotated_share
         self.balance = balance
         self.augmentation = augmentation
+        self.transforms = transforms or []
         self.batch_size = batch_size
         self.batches_per_epoch = batches_per_epoch
         self.chunk = chunk
@@ -222,7 +226,7 @@ class SequenceDataModule(LightningDataModule):
         if target is not None and all(s.labels is None for s in sequences):
             raise InputError("data.train: the method learns from instance labels, but there are semantic classes alone")
         return ClipLoader(
-            ClipDataset(sequences, ClipAugmentation(self.augmentation), self.balance, target),
+            ClipDataset(sequences, ClipAugmentation(self.augmentation, self.transforms), self.balance, target),
             sampler=self._clip_sampler(),
             batch_size=None,
             collate_fn=_as_it_is,

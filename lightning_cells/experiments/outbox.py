@@ -16,13 +16,15 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from lightning_cells.data.atomic import writing
+from lightning_cells.errors import first_line
 
-LINGER_S = 1.0
+LINGER_S = 5.0
 """Seconds that letters wait for others, to be delivered with them."""
 PATIENCE_S = 20.0
 """Most seconds that the end of a run waits for its letters to be delivered."""
 _LAST_S = 5.0  # most seconds that a delivery under way is waited for when it is given up
 _PAUSE_S = (1.0, 60.0)  # first and longest after a failure; each is twice the one before
+_REST_S = 1.0  # after a failure, when somebody waits
 _TOGETHER = 200  # most letters that are delivered as one
 
 
@@ -188,7 +190,7 @@ class Outbox:
             except Exception as error:
                 first, longest = _PAUSE_S
                 pause = min(longest, 2 * pause or first)
-                reason = f"{self._place} does not answer ({_first_line(error)})"
+                reason = f"{self._place} does not answer ({first_line(error)})"
                 self._tell("away", f"{reason}: what is logged is kept in {self.folder} until it does")
 
     def _wait(self, pause: float) -> bool:
@@ -197,7 +199,7 @@ class Outbox:
             self._changed.wait_for(lambda: self._waiting or self._given_up, timeout=10 * LINGER_S)
             if pause:
                 self._changed.wait_for(lambda: self._hurry or self._given_up, timeout=pause)
-                pause = min(pause, LINGER_S)  # even then not without a rest
+                pause = min(pause, _REST_S)  # even then not without one
             if self._waiting:
                 self._changed.wait_for(lambda: (self._hurry and not pause) or self._given_up, timeout=pause or LINGER_S)
             if self._waiting and not self._given_up:
@@ -221,7 +223,7 @@ class Outbox:
                 try:
                     self._deliver([letter])
                 except Refused as error:
-                    self._tell(str(error), f"{self._place} does not take what is logged: {_first_line(error)}")
+                    self._tell(str(error), f"{self._place} does not take what is logged: {first_line(error)}")
                 self._done(1)
 
     def _tell(self, key: str, message: str) -> None:
@@ -234,7 +236,3 @@ class Outbox:
 def _copy(file: Path) -> Path:
     """Copies a file to where temporary files are, which may be another disk."""
     return Path(shutil.copy(file, tempfile.mkdtemp()))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -18,7 +18,7 @@ from lightning_cells.experiments.montage import Sample, montage
 from lightning_cells.experiments.shortlist import Rank, Shortlist, fixed_ranks
 from lightning_cells.methods import CellMethod, Tracked
 
-_SEEN = 8  # frames that a method is given to draw the last of them
+_SEEN = 4  # frames that a method is given to draw the last of them: the pass through its network is what pictures cost
 
 
 @dataclass(eq=False)

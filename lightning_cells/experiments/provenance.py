@@ -47,7 +47,8 @@ def git_state() -> GitState | None:
 
 def packages() -> str:
     """Installed packages, one ``name==version`` per line, as ``pip install -r`` takes them."""
-    versions = sorted({f"{d.metadata['Name']}=={d.version}" for d in distributions()}, key=str.lower)
+    known = (distribution.metadata for distribution in distributions())  # each is a file that is read and parsed
+    versions = sorted({f"{about['Name']}=={about['Version']}" for about in known}, key=str.lower)
     return "\n".join(versions) + "\n"
 
 

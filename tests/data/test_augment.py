@@ -262,11 +262,28 @@ def test_our_draws_are_not_those_of_a_caller_with_the_same_seed():
 
 def test_albumentations_transforms_can_be_added(video):
     flip = A.HorizontalFlip(p=1)
-    change = ClipAugmentation(Augmentation(crop=16, **PLAIN), extra=[flip])
+    change = ClipAugmentation(Augmentation(crop=16, **PLAIN), transforms=[flip])
     A.ReplayCompose([flip])  # switches the caller's object into replay mode, not our copy
     frames, labels, classes = change(*video, [0, 2], (30, 30), 0)
-    for found, whole in zip((frames, labels, classes), video, strict=True):
-        assert np.array_equal(found, whole[[0, 2], 22:38, 22:38][:, :, ::-1])
+    expected = [whole[[0, 2], 22:38, 22:38][:, :, ::-1] for whole in video]
+    np.testing.assert_allclose(frames, expected[0], atol=1e-5)
+    assert np.array_equal(labels, expected[1])
+    assert np.array_equal(classes, expected[2])
+
+
+def test_albumentations_sees_the_range_of_the_clip_as_0_to_1(video):
+    brighter = A.RandomBrightnessContrast(brightness_limit=(0.1, 0.1), contrast_limit=(0, 0), p=1)
+    settings = Augmentation(crop=None, **PLAIN)
+    frames, labels, _ = ClipAugmentation(settings, transforms=[brighter])(*video, [1, 3], None, 0)
+    clip = video[0][[1, 3]].astype(np.float32)
+    np.testing.assert_allclose(frames, np.minimum(clip + 0.1 * np.ptp(clip), clip.max()), atol=1e-5)
+    assert np.array_equal(labels, video[1][[1, 3]])
+
+
+def test_albumentations_leaves_a_constant_clip_as_it_is():
+    frames = np.full((1, 20, 20), 3, np.float32)
+    change = ClipAugmentation(Augmentation(crop=16, **PLAIN), transforms=[A.HorizontalFlip(p=1)])
+    assert (change(frames, None, None, [0], None, 0)[0] == 3).all()
 
 
 def test_importing_asks_the_network_for_nothing():

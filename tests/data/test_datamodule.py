@@ -1,5 +1,6 @@
 """The data module: what each loader gives, however many workers prepare it, and after a restart."""
 
+import json
 import multiprocessing
 import shutil
 import warnings
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from data_cases import complaint
+from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -64,6 +66,22 @@ def test_augmentation_repeats_in_no_worker_and_no_epoch(simulated):
     assert len(frames) == 18
     for number, frame in enumerate(frames):
         assert not any(torch.equal(frame, other) for other in frames[:number])
+
+
+def test_transforms_of_albumentations_come_from_a_command_line(simulated):
+    parser = ArgumentParser()
+    parser.add_class_arguments(SequenceDataModule, "data")
+    plain = {"crop": 24, "flip": False, "rot90": False}
+    words = ["--data.root", str(simulated), "--data.augmentation", json.dumps(plain), "--data.batches_per_epoch", "2"]
+    flip = '[{"class_path": "albumentations.VerticalFlip", "init_args": {"p": 1}}]'
+    found = []
+    for more in ([], ["--data.transforms", flip]):
+        data = parser.instantiate(parser.parse_args(words + more)).data
+        data.setup("fit")
+        found.append(clips(data)[0][0])
+    assert torch.equal(found[1].labels, found[0].labels.flip(-2))
+    assert torch.allclose(found[1].frames, found[0].frames.flip(-2), atol=1e-5)
+    assert not torch.equal(found[1].labels, found[0].labels)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -24,7 +24,7 @@ from lightning_cells.data.atomic import writing
 from lightning_cells.data.clips import Chunk
 from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.data.sequence import Sequence
-from lightning_cells.errors import InputError
+from lightning_cells.errors import InputError, first_line
 from lightning_cells.experiments.sweep.embeddings import FORMAT, EmbeddingCache, Stored, Writer
 from lightning_cells.experiments.sweep.link import Message, WorkerLink
 from lightning_cells.experiments.sweep.mistakes import StudyMistake, never_logged
@@ -300,8 +300,7 @@ def main() -> None:
             link.send({"failed": str(error), "kind": "mistake" if clusterer is None else "input"})
         except Exception as error:
             traceback.print_exc()
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            link.send({"failed": f"{type(error).__name__}: {first}", "kind": "crash"})
+            link.send({"failed": f"{type(error).__name__}: {first_line(error)}", "kind": "crash"})
 
 
 if __name__ == "__main__":
