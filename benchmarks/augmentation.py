@@ -82,11 +82,12 @@ def cases(folder: Path) -> dict[str, dict[str, Call]]:
         place = slice(first, first + FRAMES), slice(row, row + CROP), slice(column, column + CROP)
         return frames[place].astype(np.float32), np.ascontiguousarray(labels[place])
 
-    def theirs(transform: A.Compose, intensity: bool = False) -> None:
+    def theirs(transform: A.Compose, intensity: bool = False) -> dict[str, np.ndarray]:
         images, masks = cut()
         changed = transform(images=images, masks=masks)
         if intensity:
             changed["images"] = (changed["images"] + np.float32(0.3)) * np.float32(1.2)
+        return changed
 
     def seed() -> int:
         return int(draws.integers(2**31))
@@ -94,9 +95,9 @@ def cases(folder: Path) -> dict[str, dict[str, Call]]:
     def ours(settings: dict) -> Call:
         change = ClipAugmentation(Augmentation(crop=CROP, **settings))
 
-        def call() -> None:
+        def call() -> object:
             first = int(draws.integers(17))
-            change(frames, labels, None, range(first, first + FRAMES), None, seed())
+            return change(frames, labels, None, range(first, first + FRAMES), None, seed())
 
         return call
 
