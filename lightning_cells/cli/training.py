@@ -34,6 +34,10 @@ from lightning_cells.methods.loading import checkpoint_settings
 from lightning_cells.paths import HOME_VARIABLE, output_dir
 
 _LOGGER = {"class_path": "lightning_cells.experiments.mlflow.RunLogger"}
+_DESCRIPTION = (
+    "Files (-c) and single options are taken in the order in which they are given: what comes later wins. Any option "
+    "can stand in a file. --print_config shows what results."
+)
 _RESUME = (
     "id of a run of which the training goes on, after a crash, or for longer: with its configuration, from its last "
     "checkpoint, in the same MLflow run, on any number of processes; what else is given wins"
@@ -119,6 +123,8 @@ class TrainingCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.usage = f"lightning-cells {subcommand} [-c FILE ...] [--option VALUE ...]"
+        parser.description = _DESCRIPTION
         if subcommand == "fit":
             parser.add_argument("--resume", type=str, default=None, help=_RESUME)
         return parser

@@ -41,6 +41,7 @@ def test_help_of_each_verb(verb: str, capfd: Capture) -> None:
     assert (said.status, said.err) == (0, "")
     assert "--output_dir" in said.out
     if verb in TRAINING:
+        assert said.out.startswith(f"usage: lightning-cells {verb} [-c FILE ...] [--option VALUE ...]\n")
         assert all(option in said.out for option in ("--data.root", "--model", "--ckpt_path", "--print_config"))
 
 
