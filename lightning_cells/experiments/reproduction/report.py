@@ -46,7 +46,7 @@ class Report:
         if self.scale == "tiny":
             ours = "surrogates: simulated data with the structure of the named ones, small networks, short trainings"
         else:
-            ours = "the named data, the paper's networks"
+            ours = "the named data, each row by its configurations at this scale"
         if self.overrides:
             ours += ", with overrides " + " ".join(f"--{key} {value}" for key, value in self.overrides.items())
         return ours
