@@ -43,6 +43,7 @@ def track(
     chunk: int = 8,
     preview: bool = False,
     linker: LinkerName | None = None,
+    scale: float | None = None,
     interval: float = 20.0,
 ) -> tuple[int, int]:
     """Tracks the cells of a video and writes ``maskNNN.tif`` and ``res_track.txt``.
@@ -59,18 +60,24 @@ def track(
         preview: whether to write a GIF beside `out`, named ``<out>_preview.gif``.
         linker: links cells in place of the checkpoint's linker. One of the same kind keeps the checkpoint's
             thresholds, another has its defaults.
+        scale: factor on both sides of the frames that the network sees, in place of the checkpoint's: for cells of
+            another size than those of the training. The result has the size of the frames on disk.
         interval: seconds between two states to go on from, beyond which work may be lost.
 
     Returns:
         How many frames there are, and how many tracks were found.
 
     Raises:
-        InputError: for frames, a checkpoint, a result folder or a linker that cannot be used, and for a full disk.
+        InputError: for frames, a checkpoint, a result folder or an option that cannot be used, and for a full disk.
     """
     if chunk < 1:
         raise InputError(f"--chunk {chunk}: must be at least 1")
+    if scale is not None and not 0 < scale < float("inf"):
+        raise InputError(f"--scale {scale}: must be a positive number, such as 0.5")
     target = _device(device)
     method, preprocessing = load_method(checkpoint)
+    if scale is not None:
+        preprocessing = preprocessing._replace(scale=scale)
     if linker is not None:
         _link_by(method, linker)
     chunk = max(chunk, method.first_chunk)
@@ -81,7 +88,7 @@ def track(
             raise InputError(f"{out}: holds the frames: give another result folder")
         writer = ResultWriter(out, frames.digits, temporary=work / "masks")  # refuses before anything is computed
         video = method.open_video(frames.size, frames.numbers[0])  # and so does a linker that is not installed
-        key = _key(checkpoint, frames, target.type, chunk)
+        key = _key(checkpoint, frames, preprocessing, target.type, chunk)
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
@@ -144,12 +151,13 @@ def _device(device: Device) -> torch.device:
     return torch.device(device)
 
 
-def _key(checkpoint: Path, frames: Frames, device: str, chunk: int) -> str:
+def _key(checkpoint: Path, frames: Frames, preprocessing: Preprocessing, device: str, chunk: int) -> str:
     """All that found cells depend on."""
     with checkpoint.open("rb") as file:
         digest = hashlib.file_digest(file, "blake2b").hexdigest()
     versions = [__version__, torch.__version__, np.__version__]
-    return json.dumps([versions, digest, stamp(frames.files), list(frames.size), frames.numbers[0], device, chunk])
+    source = [stamp(frames.files), frames.size, frames.numbers[0]]
+    return json.dumps([versions, digest, source, preprocessing, device, chunk])
 
 
 def _to(state: Any, device: torch.device) -> Any:

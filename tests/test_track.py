@@ -81,6 +81,17 @@ def test_masks_are_those_of_predict(simulated: Path, checkpoint: Path, tmp_path:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["03_RES", "mine"]
 
 
+def test_scale_in_place_of_the_checkpoints(simulated: Path, checkpoint: Path, tmp_path: Path, home: Path) -> None:
+    words = ["predict", "--ckpt_path", checkpoint, "--data.root", simulated, "--data.predict", "['03']"]
+    words += ["--data.chunk", "5", "--data.scale", "0.5", "--trainer.accelerator", "cpu"]
+    words += ["--trainer.enable_progress_bar", "false", "--results.folder", tmp_path]
+    assert main([str(word) for word in words]) == 0
+    assert track(simulated / "03", checkpoint, tmp_path / "half", "--chunk", "5", "--scale", "0.5") == 0
+    assert contents(tmp_path / "half") == contents(tmp_path / "03_RES")
+    assert track(simulated / "03", checkpoint, tmp_path / "trained", "--chunk", "5") == 0
+    assert contents(tmp_path / "trained") != contents(tmp_path / "half")
+
+
 def test_multi_page_equals_folder(simulated: Path, checkpoint: Path, tmp_path: Path) -> None:
     pixels = stack(simulated / "01")
     for name, options in {
@@ -267,11 +278,12 @@ def test_full_disk(
     assert contents(out) == contents(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("change", ["checkpoint", "frames", "chunk", "damage"])
+@pytest.mark.parametrize("change", ["checkpoint", "frames", "chunk", "scale", "damage"])
 def test_work_on_something_else_is_not_taken(
     change: str, simulated: Path, checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, out, checkpoint, chunk = tmp_path / "frames", tmp_path / "out", tmp_path / "a.ckpt", "5"
+    source, out, checkpoint = tmp_path / "frames", tmp_path / "out", tmp_path / "a.ckpt"
+    options = ["--chunk", "5"]
     shutil.copytree(simulated / "01", source)
     shutil.copy(checkpoints["ulstm"], checkpoint)
     with pytest.raises(engine.InputError):
@@ -283,14 +295,16 @@ def test_work_on_something_else_is_not_taken(
     elif change == "frames":
         shutil.copy(simulated / "02" / "t000.tif", source / "t000.tif")
     elif change == "chunk":
-        chunk = "6"
+        options = ["--chunk", "6"]
+    elif change == "scale":
+        options += ["--scale", "0.5"]
     else:
         file = tmp_path / ".out.tracking" / "000001.npz"
         file.write_bytes(file.read_bytes()[:-1])
     seen: list[int] = []
     read = Frames.read
     monkeypatch.setattr(Frames, "read", lambda self, index: seen.append(index) or read(self, index))
-    assert track(source, checkpoint, out, "--chunk", chunk) == 0
+    assert track(source, checkpoint, out, *options) == 0
     assert seen == list(range(12))
 
 
@@ -397,6 +411,7 @@ def test_bad_options(
     assert "holds the frames" in complaint(capfd, source, checkpoint, source)
     assert len(list(source.iterdir())) == 12
     assert "--chunk 0" in complaint(capfd, source, checkpoint, tmp_path / "out", "--chunk", "0")
+    assert "--scale 0.0" in complaint(capfd, source, checkpoint, tmp_path / "out", "--scale", "0")
     if not torch.cuda.is_available():
         assert "no usable CUDA" in complaint(capfd, source, checkpoint, tmp_path / "out", "--device", "cuda")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["frames", "notes.txt", "other"]

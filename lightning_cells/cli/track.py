@@ -6,7 +6,7 @@ each cell has the number of its track, and res_track.txt with one row "track fir
 same command goes on where it was.
 
 lightning-cells track my_frames --checkpoint outputs/checkpoints/RUN/best.ckpt --out my_RES --preview
-lightning-cells track movie.tif --checkpoint best.ckpt --out movie_RES --device cuda
+lightning-cells track movie.tif --checkpoint best.ckpt --out movie_RES --device cuda --scale 0.5
 lightning-cells track movie.tif --model models:/nuclei/1 --out movie_RES
 """
 
@@ -36,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--chunk", type=int, default=8, metavar="N", help="frames in memory at a time (default: %(default)s)"
     )
     parser.add_argument(
+        "--scale",
+        type=float,
+        metavar="S",
+        help="size of the frames that the network sees, relative to yours: 0.5 for cells twice as large as in its "
+        "training; default: as then",
+    )
+    parser.add_argument(
         "--linker",
         choices=("overlap", "laptrack"),
         help="what links the cells of methods that only find them: overlap with the frame before, or an assignment "
@@ -59,6 +66,7 @@ def run(args: argparse.Namespace) -> None:
             chunk=args.chunk,
             preview=args.preview,
             linker=args.linker,
+            scale=args.scale,
         )
     print(f"{tracks} track(s) in {frames} frame(s): {args.out}")
     if args.preview:
