@@ -13,7 +13,7 @@ from lightning_cells.instances.linkers import Linker
 from lightning_cells.instances.tiling import Tiling
 from lightning_cells.methods.base import CellMethod
 from lightning_cells.methods.colours import class_colours
-from lightning_cells.methods.video import SegmentedVideo
+from lightning_cells.methods.video import SegmentedVideo, few_at_once
 from lightning_cells.networks.architectures import Architecture
 
 _PADDING = 16  # pixels mirrored around a frame at inference, so that its border is seen like its middle
@@ -74,8 +74,8 @@ class FrameMethod(CellMethod):
 
     def _inner(self, padded: Tensor) -> Tensor:
         """Class probabilities of frames without the padding around them."""
-        logits = self.network(padded)[..., _PADDING:-_PADDING, _PADDING:-_PADDING]
-        return logits.float().softmax(1)
+        inside = ..., slice(_PADDING, -_PADDING), slice(_PADDING, -_PADDING)
+        return torch.cat([self.network(part)[inside].float().softmax(1) for part in few_at_once(padded)])
 
     def picture(self, frames: Tensor) -> np.ndarray:
         """Draws the class probabilities of the last of some frames, float32 (T, 1, h, w): uint8 (h, w, 3)."""

@@ -19,7 +19,7 @@ from lightning_cells.methods.base import CellMethod, Tracked
 from lightning_cells.methods.colours import class_colours
 from lightning_cells.methods.lanes import Lanes
 from lightning_cells.methods.optimisation import Optimiser, Schedule, optimiser
-from lightning_cells.methods.video import SegmentedVideo
+from lightning_cells.methods.video import SegmentedVideo, few_at_once
 from lightning_cells.networks.ulstm import ULSTM as Network
 
 _PADDING = 8  # pixels mirrored around a frame at inference, so that its border is seen like its middle
@@ -166,10 +166,14 @@ class ULSTM(CellMethod):
         padded = _mirror(frames)
         before = padded[1 : 1 + self.hparams["warm_up_frames"]]
         if state is None and len(before) and self.hparams["temporal"] == "recurrent":
-            _, state = self.network(before.flip(0)[None], None)
-        logits, state = self.network(padded[None], state)
-        inside = logits[0, ..., _PADDING : _PADDING + height, _PADDING : _PADDING + width]
-        return inside.float().softmax(1), state
+            for part in few_at_once(before.flip(0)):
+                _, state = self.network(part[None], state)
+        probabilities = []
+        for part in few_at_once(padded):
+            logits, state = self.network(part[None], state)
+            inside = logits[0, ..., _PADDING : _PADDING + height, _PADDING : _PADDING + width]
+            probabilities.append(inside.float().softmax(1))
+        return torch.cat(probabilities), state
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser, with a learning rate that changes with every step."""

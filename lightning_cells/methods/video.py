@@ -13,6 +13,13 @@ from lightning_cells.instances.components import Decoder
 from lightning_cells.instances.linkers import FrameLinker
 from lightning_cells.methods.base import Video
 
+_PIXELS = 2**20  # that go through a network at once: enough to keep a GPU busy, and memory does not grow with frames
+
+
+def few_at_once(frames: Tensor) -> tuple[Tensor, ...]:
+    """Splits (T, 1, H, W) frames into parts of so few that a network's layers need little memory."""
+    return frames.split(max(1, _PIXELS // (frames.shape[-2] * frames.shape[-1])))
+
 
 class SegmentedVideo(Video):
     """Class probabilities -> cells -> tracks.
