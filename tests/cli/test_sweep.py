@@ -156,6 +156,7 @@ def test_training(simulated: Path, tmp_path: Path, home: Path, capfd: Capture) -
         assert trial.value == pytest.approx(max(curve))
         assert float(run.data.params["model.lr"]) == trial.params["model.lr"]
     best = max(trials, key=lambda trial: trial.value)
+    curve = list(best.intermediate_values.values())
     (kept,) = (home / "checkpoints").iterdir()
     assert kept.name == children[best.number].info.run_id, "checkpoints of worse trials are not kept"
     artifacts = {file.path for file in client.list_artifacts(parent.info.run_id)}
@@ -168,7 +169,8 @@ def test_training(simulated: Path, tmp_path: Path, home: Path, capfd: Capture) -
     (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert "mlflow.parentRunId" not in run.data.tags, "a run of its own"
     scores = [point.value for point in client.get_metric_history(run.info.run_id, "val/SEG")]
-    assert max(scores) == pytest.approx(best.value, abs=1e-7)
+    # Not to the last digit: in some processes one pixel of an outline falls to the other side, .00002 of SEG.
+    assert scores == pytest.approx(curve, abs=2e-4)
 
     write(tmp_path, TRAINING, trials=3, space=space, pruner=pruner)
     assert say(capfd, *words, "--resume").status == 0
