@@ -26,6 +26,13 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
+def origin(error: BaseException) -> BaseException:
+    """What an error was raised from: the first InputError on the way back, as parsers wrap it, or where that ends."""
+    while error.__cause__ is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    return error
+
+
 def without_passwords(text: str) -> str:
     """Hides passwords of addresses such as ``postgresql://me:secret@host/runs``."""
     return re.sub(r"(://[^\s/:@]*):[^\s/@]+@", r"\1:***@", text)

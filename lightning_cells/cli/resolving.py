@@ -8,7 +8,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_cells.cli.training import TrainingCLI
 from lightning_cells.data.datamodule import SequenceDataModule
-from lightning_cells.errors import InputError
+from lightning_cells.errors import InputError, origin
 
 
 class _Ready(Exception):
@@ -62,10 +62,7 @@ class Resolver(TrainingCLI):
             built.data.setup("fit")
             built.model.check(built.data, "fit")
         except ValueError as error:
-            told: BaseException = error  # the parser wraps what a constructor raises
-            while told.__cause__ is not None and not isinstance(told, InputError):
-                told = told.__cause__
-            raise InputError(" ".join(str(told).split())) from error
+            raise InputError(" ".join(str(origin(error)).split())) from error
         return built
 
     def data(self, words: list[str], stage: str) -> SequenceDataModule:

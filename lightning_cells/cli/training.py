@@ -19,7 +19,7 @@ from lightning_cells.cli.arguments import given, shipped_configurations
 from lightning_cells.cli.mistakes import explain
 from lightning_cells.cli.resume import Resumed, resumed
 from lightning_cells.data.datamodule import SequenceDataModule
-from lightning_cells.errors import InputError
+from lightning_cells.errors import InputError, origin
 from lightning_cells.experiments.checkpoints import Checkpoints
 from lightning_cells.experiments.continuation import Continuation
 from lightning_cells.experiments.pictures import Pictures
@@ -192,9 +192,7 @@ def run(verb: str, args: list[str], make: Callable[[list[str]], object] = Traini
     except MisconfigurationException as error:
         raise InputError(" ".join(str(error).split())) from error
     except ValueError as error:
-        told: BaseException = error  # the parser wraps what a constructor raises
-        while told.__cause__ is not None and not isinstance(told, InputError):
-            told = told.__cause__
+        told = origin(error)
         if told is error or not isinstance(told, (ValueError, MisconfigurationException)):
             raise
         raise InputError(" ".join(str(told).split())) from error

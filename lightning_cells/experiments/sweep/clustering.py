@@ -24,7 +24,7 @@ from lightning_cells.data.atomic import writing
 from lightning_cells.data.clips import Chunk
 from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.data.sequence import Sequence
-from lightning_cells.errors import InputError, first_line
+from lightning_cells.errors import InputError, first_line, origin
 from lightning_cells.experiments.sweep.embeddings import FORMAT, EmbeddingCache, Stored, Writer
 from lightning_cells.experiments.sweep.link import Message, WorkerLink
 from lightning_cells.experiments.sweep.mistakes import StudyMistake, never_logged
@@ -101,10 +101,7 @@ class Clusterer:
             chosen = self._parser.parse_args(words, namespace=self._base.clone())
             return Parts(**vars(self._parser.instantiate_classes(chosen).model))
         except (jsonargparse.ArgumentError, ValueError) as error:
-            told: BaseException = error
-            while told.__cause__ is not None and not isinstance(told, InputError):
-                told = told.__cause__
-            raise InputError(" ".join(str(told).split())) from error
+            raise InputError(" ".join(str(origin(error)).split())) from error
 
     def score(self, words: list[str], report: Report) -> dict[str, float]:
         """Measures of one clustering, named as ``validate`` logs them.
