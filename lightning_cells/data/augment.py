@@ -6,10 +6,9 @@ The only module that knows albumentations.
 import copy
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing it must not ask the network for a newer version
 
@@ -19,16 +18,13 @@ import numpy as np
 import torch
 
 from lightning_cells.data import deformation
+from lightning_cells.data.crop_centre import Point
 from lightning_cells.data.smoothing import smooth_labels
 from lightning_cells.errors import InputError
 
-Balance = Literal["uniform", "foreground", "classes"]
-Point = tuple[float, float]
 Transform: TypeAlias = A.BasicTransform
-Predicate = Callable[[np.ndarray], np.ndarray]
 
 STREAM = 1  # keeps our draws apart from those of a caller who seeds a generator with the same number
-TRIES = 256  # random pixels looked at before a whole frame is searched
 
 
 @dataclass(frozen=True)
@@ -255,48 +251,3 @@ def _vary_intensity(clip: np.ndarray, settings: Augmentation, rng: np.random.Gen
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))  # torch's normals cost a third of numpy's
         torch.from_numpy(clip).add_(torch.randn(clip.shape, generator=generator), alpha=rng.uniform(0, settings.noise))
     return clip
-
-
-def crop_centre(frame: np.ndarray, balance: Balance, rng: np.random.Generator) -> Point | None:
-    """Draws the pixel on which to centre a crop.
-
-    Args:
-        frame: (H, W) instance labels in the label convention, or int8 semantic classes. Instance labels count
-            as two classes, background and cell; a marker is a cell.
-        balance: "uniform": anywhere. "foreground": with probability 1/2 a random pixel of a cell. "classes":
-            a random pixel of a class that is drawn evenly among those present, background included
-            (bright-field nuclei, MIDL 2019).
-        rng: where the draws come from.
-
-    Returns:
-        Row and column, or None for anywhere.
-    """
-    if balance == "uniform" or (balance == "foreground" and rng.random() < 0.5):
-        return None
-    if balance == "foreground":
-        return _random_pixel(frame, _is_cell, rng)
-    kinds: list[Predicate] = [partial(np.equal, 0), _is_cell]
-    if frame.dtype == np.int8:
-        kinds = [partial(np.equal, number) for number in range(int(frame.max()) + 1)]
-    present = [kind for kind in kinds if kind(frame).any()]
-    return _random_pixel(frame, present[rng.integers(len(present))], rng) if present else None
-
-
-def _is_cell(values: np.ndarray) -> np.ndarray:
-    """Segmented pixels and markers."""
-    return (values > 0) | (values < deformation.UNKNOWN)
-
-
-def _random_pixel(frame: np.ndarray, wanted: Predicate, rng: np.random.Generator) -> Point | None:
-    """A pixel drawn evenly among those wanted; None if there is none."""
-    flat = frame.reshape(-1)
-    # The first hit among random pixels is as even as a search of all of them, and reads little of the file.
-    positions = rng.integers(flat.size, size=TRIES)
-    positions = positions[wanted(flat[positions])][:1]
-    if not len(positions):
-        positions = np.flatnonzero(wanted(flat))
-        if not len(positions):
-            return None
-        positions = rng.choice(positions, 1)
-    row, column = divmod(int(positions[0]), frame.shape[1])
-    return float(row), float(column)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_cells.data.augment import Balance, ClipAugmentation, crop_centre
+from lightning_cells.data.augment import ClipAugmentation
+from lightning_cells.data.crop_centre import Balance, crop_centre
 from lightning_cells.data.sampling import ChunkRequest, ClipRequest, ClipSampler
 from lightning_cells.data.sequence import Sequence
 

@@ -10,8 +10,9 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from lightning_cells.data.augment import Augmentation, Balance, ClipAugmentation, Transform
+from lightning_cells.data.augment import Augmentation, ClipAugmentation, Transform
 from lightning_cells.data.clips import Chunk, ChunkDataset, Clip, ClipDataset, ClipLoader
+from lightning_cells.data.crop_centre import Balance
 from lightning_cells.data.ctc import sequence_names
 from lightning_cells.data.images import open_images
 from lightning_cells.data.sampling import ChunkSampler, ClipSampler
