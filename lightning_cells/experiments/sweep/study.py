@@ -90,11 +90,14 @@ class Trials:
         with self._storage.alone(self._plan.study):
             self._take_back()
             trials = self._study.get_trials(deepcopy=False)
-            waiting = any(trial.state == TrialState.WAITING for trial in trials)
+            waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
             enough = len(_first(trials)) >= self._plan.trials or self._study.user_attrs.get(_EXHAUSTED, False)
             if enough and not waiting:
                 return None
-            self._study.sampler = make_sampler(self._plan, len(trials))
+            # Of those that wait Optuna takes the first. It may have died before all was drawn: the rest is to be as new
+            # for it as it was for the trial that it repeats, and not what the next new one will draw.
+            drawn_for = waiting[0].system_attrs[_FIRST] if waiting else len(trials)
+            self._study.sampler = make_sampler(self._plan, drawn_for)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", ".*Heartbeat of storage is supposed to be used.*")  # we send them
                 trial = self._study.ask()
@@ -183,14 +186,13 @@ class Trials:
         """Has a trial repeated, unless it is already."""
         if trial.number in {repeats(other) for other in self._study.get_trials(deepcopy=False)}:
             return
-        known: dict[str, Any] = {key: trial.system_attrs.get(key, 0) for key in (_CRASHES, _LOSSES)}
-        known[_FIRST] = trial.system_attrs.get(_FIRST, trial.number)
-        known[_HISTORY] = [*trial.system_attrs.get(_HISTORY, []), trial.number]
+        history = [*trial.system_attrs.get(_HISTORY, []), trial.number]
         again = create_trial(
             state=TrialState.WAITING,
             params=trial.params,
             distributions=trial.distributions,
-            system_attrs=known | counts,
+            # Those of the sampler, too: a grid's keeps there which point it is.
+            system_attrs={_FIRST: trial.number, **trial.system_attrs, _HISTORY: history, **counts},
         )
         self._study.add_trial(again)
 

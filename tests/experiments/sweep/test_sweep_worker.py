@@ -202,6 +202,41 @@ def test_trial_of_a_worker_that_died_before_its_first_sign_of_life(tmp_path: Pat
     assert here.states() == ["FAIL", "COMPLETE", "COMPLETE"]
 
 
+def test_trial_of_a_worker_that_died_before_all_was_drawn(tmp_path: Path) -> None:
+    """What its repetition draws is what it would have drawn, and not what the next trial draws."""
+    (tmp_path / "undisturbed").mkdir()
+    undisturbed = office(tmp_path / "undisturbed", make_plan(tmp_path / "undisturbed", trials=3))
+    undisturbed.worker.work()
+    dead = office(tmp_path, make_plan(tmp_path, trials=3), heartbeat=2)
+    dead.worker.trials.claim()
+    age_heartbeats(tmp_path / "optuna.db", 60)
+    here = office(tmp_path, dead.plan, heartbeat=2)
+    here.worker.work()
+    assert here.states() == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
+    drawn = [trial.params["x"] for trial in here.study.get_trials() if trial.params]
+    assert drawn[0] == undisturbed.study.get_trials()[0].params["x"]
+    assert len(set(drawn)) == 3
+
+
+@pytest.mark.parametrize("how", ["crash once", "lost"])
+def test_all_points_of_a_grid_are_visited(tmp_path: Path, how: str) -> None:
+    """Also if the trial of one of them is repeated, which has the number that another point would have had."""
+    grid = {"x": [0.0, 0.25, 0.5, 0.75, 1.0], "how": [how]}
+    sampler = {"class_path": "optuna.samplers.GridSampler", "init_args": {"search_space": grid, "seed": 1}}
+    plan = make_plan(tmp_path, (how,), trials=5, sampler=sampler)
+    if how == "lost":
+        trials = office(tmp_path, plan, heartbeat=2).worker.trials
+        for _ in range(2):
+            trial = trials.claim()
+        assert trial is not None
+        plan.space.suggest(trial)
+        age_heartbeats(tmp_path / "optuna.db", 60)
+    here = office(tmp_path, plan, heartbeat=2)
+    here.worker.work()
+    assert Counter(here.states()) == {"COMPLETE": 5, "FAIL": 2 if how == "lost" else 1}
+    assert sorted(trial.value for trial in standing(here.study.get_trials())) == grid["x"]
+
+
 @pytest.mark.parametrize("lasting", [False, True])
 def test_worker_that_was_taken_for_dead_gives_its_trial_up(tmp_path: Path, lasting: bool) -> None:
     plan = make_plan(tmp_path, ("slow",), trials=2)
