@@ -218,7 +218,7 @@ def _two_nearest(cells: np.ndarray, reach: int) -> np.ndarray | None:
     if present.sum() < 2:
         return None
     numbered = np.cumsum(present, dtype=np.int32)[cells] * (cells > 0)
-    nearest = np.full(cells.shape, np.inf, np.float32)
+    nearest = np.full(cells.shape, np.inf, np.float32)  # squared
     second = nearest.copy()
     for number, (rows, columns) in enumerate(ndimage.find_objects(numbered), start=1):
         window = (
@@ -226,7 +226,9 @@ def _two_nearest(cells: np.ndarray, reach: int) -> np.ndarray | None:
             slice(max(columns.start - reach, 0), columns.stop + reach),
         )
         outside = (numbered[window] != number).view(np.uint8)
-        distance = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        np.minimum(second[window], np.maximum(nearest[window], distance), out=second[window])
-        np.minimum(nearest[window], distance, out=nearest[window])
-    return nearest + second
+        squared = np.square(cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE))
+        # Squares are whole numbers; what OpenCV gives depends in its last digits on where the arrays lie in memory.
+        np.rint(squared, out=squared)
+        np.minimum(second[window], np.maximum(nearest[window], squared), out=second[window])
+        np.minimum(nearest[window], squared, out=nearest[window])
+    return np.sqrt(nearest) + np.sqrt(second)
