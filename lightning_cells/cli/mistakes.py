@@ -17,6 +17,11 @@ _TRIED = re.compile(r"^\s+- (?!Expected a path but|Does not validate|Expected a 
 _GIVEN = re.compile(r"^\s*Given value: (?P<value>.+)", re.MULTILINE)
 _NO_CLASS = re.compile(r"Expected a dot import path string: (?P<name>\S+)")
 _TYPES = re.compile(r"(?:an? )?(?:<class '(\w+)'>|typing\.(Literal\[[^\]]*\]))")
+_REMEDIES = (
+    # YAML reads 01 as a number.
+    (re.compile(r"Expected str\b.*Got value: [\d.]+$"), ': quote names that look like numbers, as in \'["01", "02"]\''),
+    (re.compile(r"^Expected list\b"), ": write a list in brackets, as in '[\"01\", \"02\"]' or '[1, 2]'"),
+)
 # What this module itself said of an object within another one.
 _INNER_UNKNOWN = re.compile(r"there is no option '(?P<key>[^']+)'(: did you mean '(?P<near>[^']+)'\?)?")
 _INNER_VALUE = re.compile(r"(?P<key>[\w.]+): (?P<why>.+)")
@@ -55,7 +60,9 @@ def explain(message: str, options: Iterable[str]) -> str:
     why = " or ".join(tried) or found["why"]
     if tried and "Got value" not in why and (given := _GIVEN.search(message)):
         why += f". Got value: {given['value']}"
-    return f"{key}: {' '.join(_TYPES.sub(lambda kind: kind[1] or kind[2], why).split())}"
+    said = " ".join(_TYPES.sub(lambda kind: kind[1] or kind[2], why).split())
+    remedy = next((remedy for pattern, remedy in _REMEDIES if pattern.search(said)), "")
+    return f"{key}: {said}{remedy}"
 
 
 def _unknown(key: str, near: str | None) -> str:

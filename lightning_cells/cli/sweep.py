@@ -145,7 +145,7 @@ def _check(plan: "Plan", resolver: "Resolver") -> tuple["Plan", dict[str, Any]]:
     import yaml
 
     from lightning_cells.errors import InputError
-    from lightning_cells.experiments.sweep.clustering import check_clustering, with_checkpoint
+    from lightning_cells.experiments.sweep.clustering_plan import check_clustering, with_checkpoint
     from lightning_cells.experiments.sweep.samplers import make_pruner, make_sampler
 
     make_sampler(plan)

@@ -30,7 +30,7 @@ from lightning_cells.experiments.results import ResultFolders
 from lightning_cells.experiments.system import SystemMetrics
 from lightning_cells.experiments.throughput import Throughput
 from lightning_cells.methods import CellMethod
-from lightning_cells.methods.loading import checkpoint_settings
+from lightning_cells.methods.loading import checkpoint_settings, misfit
 from lightning_cells.paths import HOME_VARIABLE, output_dir
 
 _LOGGER = {"class_path": "lightning_cells.experiments.mlflow.RunLogger"}
@@ -197,12 +197,12 @@ def run(verb: str, args: list[str], make: Callable[[list[str]], object] = Traini
             raise
         raise InputError(" ".join(str(told).split())) from error
     except RuntimeError as error:
-        if "Error(s) in loading state_dict" not in str(error):
+        difference = misfit(error)
+        if difference is None:
             raise
-        first = str(error).splitlines()[1].strip()
         raise InputError(
-            f"the checkpoint does not fit the configured method ({first}): give --ckpt_path without the options that "
-            "differ from its training; it remembers its method itself"
+            f"the checkpoint does not fit the configured method ({difference}): give --ckpt_path without the options "
+            "that differ from its training; it remembers its method itself"
         ) from error
     return 0
 

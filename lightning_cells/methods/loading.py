@@ -46,6 +46,12 @@ def settings_of(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
     return {"model": {"class_path": settings["method"], "init_args": _plain(init_args)}, "data": settings["data"]}
 
 
+def misfit(error: RuntimeError) -> str | None:
+    """The first difference between a checkpoint and a network, of what ``load_state_dict`` raised; None of others."""
+    said = str(error)
+    return said.splitlines()[1].strip() if said.startswith("Error(s) in loading state_dict") else None
+
+
 def _plain(value: Any) -> Any:
     """Mappings and sequences as YAML knows them."""
     if isinstance(value, dict):

@@ -29,6 +29,12 @@ MISTAKES = {
     "--model.decoder.border x": "model.decoder.border: Expected int. Got value: x",
     "--trainer.max_epochs many": "trainer.max_epochs: Expected int. Got value: many",
     "--data.augmentation.scale [1]": "data.augmentation.scale: Expected a tuple with 2 elements. Got value: [1]",
+    "--data.train [01]": (
+        'data.train: Expected str. Got value: 1: quote names that look like numbers, as in \'["01", "02"]\''
+    ),
+    "--data.train 01": (
+        "data.train: Expected list. Got value: 01: write a list in brackets, as in '[\"01\", \"02\"]' or '[1, 2]'"
+    ),
     "--seed_everything x": "seed_everything: Expected bool or Expected int. Got value: x",
     "--model.decoder Nope": "model.decoder: 'Nope' is no class: give its import path",
     "--trainer.callbacks Nope": "trainer.callbacks: 'Nope' is no class: give its import path",
