@@ -18,7 +18,7 @@ def methods():
     yield GRUUNet(network=UNet(width=0.1), tile=32)
 
 
-@pytest.mark.parametrize("method", methods(), ids=["ulstm", "single-frame", "whole", "tiles"])
+@pytest.mark.parametrize("method", list(methods()), ids=["ulstm", "single-frame", "whole", "tiles"])
 def test_few_frames_at_once(method, monkeypatch):
     method.eval()
     frames = torch.randn(7, 1, 40, 48)
