@@ -173,7 +173,7 @@ def test_continues_after_a_kill(
     assert track(source, checkpoint, tmp_path / "whole", "--chunk", "5") == 0
     # RSHN's frames come late: all after frame 0 are out only at the end
     words = [sys.executable, "-c", KILLED, source, checkpoint, out, "6" if "ulstm" in str(checkpoint) else "0"]
-    assert subprocess.run([str(word) for word in words], timeout=120).returncode == -signal.SIGKILL
+    assert subprocess.run([str(word) for word in words], timeout=300).returncode == -signal.SIGKILL
     work = tmp_path / ".out.tracking"
     assert not out.exists()
     assert any((work / "masks").iterdir())
@@ -222,7 +222,7 @@ def test_linker_in_place_of_the_checkpoints(
     assert (rows[:, 2] > rows[:, 1] + 5).any()
 
     words = [sys.executable, "-c", KILLED, source, loose, out, "6", "laptrack"]
-    assert subprocess.run([str(word) for word in words], timeout=120).returncode == -signal.SIGKILL
+    assert subprocess.run([str(word) for word in words], timeout=300).returncode == -signal.SIGKILL
     assert not out.exists()
     with monkeypatch.context() as patch:
         patch.setattr(Frames, "read", None)  # all cells were found

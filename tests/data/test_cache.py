@@ -209,7 +209,7 @@ def test_processes_that_build_at_once(root: Path, cache: Path, tmp_path: Path) -
     processes = [context.Process(target=open_in_process, args=(root, cache, barrier, queue)) for _ in range(3)]
     for process in processes:
         process.start()
-    results = [queue.get(timeout=60) for _ in processes]
+    results = [queue.get(timeout=300) for _ in processes]
     for process in processes:
         process.join(30)
     sequence = open_sequence(root, "01", "zscore", cache=tmp_path / "alone")
@@ -259,7 +259,7 @@ def test_a_worker_sees_the_same(root: Path, cache: Path) -> None:
     queue = context.Queue()
     process = context.Process(target=read_in_process, args=(sequences, queue))
     process.start()
-    results = queue.get(timeout=60)
+    results = queue.get(timeout=300)
     process.join(30)
     for s, (frames, labels, classes, numbers) in zip(sequences, results, strict=True):
         np.testing.assert_array_equal(s.frames, frames)

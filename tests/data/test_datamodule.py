@@ -374,7 +374,7 @@ def test_two_processes_may_fill_the_cache_at_once(simulated, home):
     processes = [context.Process(target=open_and_sum, args=(simulated, gate, results)) for _ in range(2)]
     for process in processes:
         process.start()
-    found = [results.get(timeout=60) for _ in processes]
+    found = [results.get(timeout=300) for _ in processes]
     for process in processes:
         process.join(60)
         assert process.exitcode == 0

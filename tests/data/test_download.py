@@ -322,7 +322,7 @@ def test_two_processes_fetch_one_set_once(server: FileServer, tmp_path: Path) ->
             assert process.stdout.readline() == b"go\n"
         server.gate.set()
         for process in processes:
-            output, errors = process.communicate(timeout=60)
+            output, errors = process.communicate(timeout=300)
             assert (process.returncode, output.decode().strip()) == (0, str(tmp_path / NAME)), errors.decode()
     finally:
         for process in processes:

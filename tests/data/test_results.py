@@ -134,7 +134,7 @@ def test_killed_writer_leaves_no_result(tmp_path: Path) -> None:
         "with ResultWriter(Path(sys.argv[1])) as writer:\n"
         "    writer.write(0, np.ones((2, 2), int))\n    os._exit(9)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "01_RES")], timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "01_RES")], timeout=300)
     assert done.returncode == 9
     assert not (tmp_path / "01_RES").exists()
     assert sequence_names(tmp_path) == []

@@ -227,7 +227,7 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
             f"simulate(sys.argv[1], {kind!r}, sequences=2, frames=5, size=(64, 64), seed=3)"
         )
         other = tmp_path / f"{kind}-more"
-        subprocess.run([sys.executable, "-c", code, str(other)], check=True, timeout=120)
+        subprocess.run([sys.executable, "-c", code, str(other)], check=True, timeout=300)
         wanted, found = digests(first), digests(other)
         wanted.pop("01_GT/TRA/man_track.txt")  # ends later in the longer video
         assert wanted.items() <= found.items()

@@ -231,12 +231,12 @@ def test_a_command_ends_with_the_process_that_runs_it(tmp_path: Path) -> None:
     (tmp_path / "lightning_cells.py").write_text(CHILD)
     script = f"from lightning_cells.experiments.child_runs import command\nimport os\nos.chdir({str(tmp_path)!r})\n"
     process = subprocess.Popen([sys.executable, "-c", script + "command(['fit', 'it'])"], stderr=subprocess.PIPE)
-    for _ in range(600):
+    for _ in range(3000):
         if (tmp_path / "began").exists():
             break
         time.sleep(0.1)
     process.terminate()
-    assert process.wait(60) != 0
+    assert process.wait(300) != 0
     assert b"KeyboardInterrupt" in process.stderr.read()
     assert (tmp_path / "began").read_text() == "fit it"
     assert (tmp_path / "ended").exists()

@@ -278,7 +278,7 @@ def test_two_processes_give_the_same(tmp_path):
         subprocess.Popen([*command, str(rank), str(tmp_path / "meeting")], stdout=subprocess.PIPE, text=True)
         for rank in range(2)
     ]
-    printed = [process.communicate(timeout=120)[0] for process in processes]
+    printed = [process.communicate(timeout=300)[0] for process in processes]
     expected = CTCCounts(1.25, 2, 1, 2, 3, 4, 5, 6, 20, 10, 3, 3).values()
     for text in printed:
         assert json.loads(text.splitlines()[-1]) == pytest.approx(expected, abs=1e-6)

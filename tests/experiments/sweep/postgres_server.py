@@ -44,7 +44,7 @@ def postgres() -> Iterator[str]:
         port = probe.getsockname()[1]
 
     def call(*words: str) -> None:
-        done = subprocess.run(words, capture_output=True, text=True, cwd=folder, timeout=120, **as_user)
+        done = subprocess.run(words, capture_output=True, text=True, cwd=folder, timeout=300, **as_user)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{log.read_text() if log.exists() else ''}"
 
     try:

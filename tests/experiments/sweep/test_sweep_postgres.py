@@ -86,7 +86,7 @@ def test_two_of_four_workers_are_killed(server: str, tmp_path: Path, home: Path)
             time.sleep(0.1)
         for worker in workers[:2]:
             os.kill(worker.pid, signal.SIGKILL)
-        said = [worker.communicate(timeout=180)[0] for worker in workers]
+        said = [worker.communicate(timeout=300)[0] for worker in workers]
         assert [worker.returncode for worker in workers] == [-9, -9, 0, 0], "\n".join(said)
     finally:
         for worker in workers:

@@ -140,7 +140,7 @@ def greedy_workers(folder: Path, address: str, number: int = 3) -> list[list[int
         for worker in workers:
             worker.stdin.write("go\n")
             worker.stdin.flush()
-        return [[int(line) for line in worker.communicate(timeout=120)[0].split()] for worker in workers]
+        return [[int(line) for line in worker.communicate(timeout=300)[0].split()] for worker in workers]
     finally:
         for worker in workers:
             worker.kill()

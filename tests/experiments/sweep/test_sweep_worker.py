@@ -290,13 +290,13 @@ def test_process_does_not_outlive_its_worker(tmp_path: Path) -> None:
     worker = subprocess.Popen([sys.executable, "-c", code])
     try:
         here = office(tmp_path, plan)
-        _when(lambda: bool(here.entries()), lambda: None, limit=120)()
+        _when(lambda: bool(here.entries()), lambda: None, limit=300)()
         (entry,) = here.entries()
         os.kill(entry["pid"], 0)
     finally:
         worker.kill()
         worker.wait()
-    _when(lambda: not _alive(entry["pid"]), lambda: None, limit=30)()
+    _when(lambda: not _alive(entry["pid"]), lambda: None, limit=300)()
     assert not _alive(entry["pid"])
 
 
@@ -321,7 +321,7 @@ def _alive(pid: int) -> bool:
     return state != "Z"
 
 
-def _when(ready, act, limit: float = 60):
+def _when(ready, act, limit: float = 300):
     """A function that acts when something is so."""
 
     def run() -> None:
