@@ -96,7 +96,7 @@ class Trials:
                 return None
             # Of those that wait Optuna takes the first. It may have died before all was drawn: the rest is to be as new
             # for it as it was for the trial that it repeats, and not what the next new one will draw.
-            drawn_for = waiting[0].system_attrs[_FIRST] if waiting else len(trials)
+            drawn_for = waiting[0].system_attrs.get(_FIRST, waiting[0].number) if waiting else len(trials)
             self._study.sampler = make_sampler(self._plan, drawn_for)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", ".*Heartbeat of storage is supposed to be used.*")  # we send them

@@ -218,6 +218,18 @@ def test_trial_of_a_worker_that_died_before_all_was_drawn(tmp_path: Path) -> Non
     assert len(set(drawn)) == 3
 
 
+def test_trial_that_somebody_enqueued(tmp_path: Path) -> None:
+    """With Optuna's own means: what it does not fix is drawn, and it counts."""
+    here = office(tmp_path, make_plan(tmp_path, trials=3))
+    here.study.enqueue_trial({"x": 0.5})
+    here.study.enqueue_trial({"how": "good"})
+    here.worker.work()
+    assert here.states() == ["COMPLETE"] * 3
+    drawn = [trial.params["x"] for trial in here.study.get_trials()]
+    assert drawn[0] == 0.5
+    assert len(set(drawn)) == 3
+
+
 @pytest.mark.parametrize("how", ["crash once", "lost"])
 def test_all_points_of_a_grid_are_visited(tmp_path: Path, how: str) -> None:
     """Also if the trial of one of them is repeated, which has the number that another point would have had."""
