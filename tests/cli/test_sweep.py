@@ -219,7 +219,7 @@ def test_interrupted_and_resumed(simulated: Path, tmp_path: Path, home: Path, ca
             assert time.monotonic() < end
             time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130, err

@@ -302,13 +302,13 @@ def test_process_does_not_outlive_its_worker(tmp_path: Path) -> None:
     worker = subprocess.Popen([sys.executable, "-c", code])
     try:
         here = office(tmp_path, plan)
-        _when(lambda: bool(here.entries()), lambda: None, limit=300)()
+        _when(lambda: bool(here.entries()), lambda: None)()
         (entry,) = here.entries()
         os.kill(entry["pid"], 0)
     finally:
         worker.kill()
         worker.wait()
-    _when(lambda: not _alive(entry["pid"]), lambda: None, limit=300)()
+    _when(lambda: not _alive(entry["pid"]), lambda: None, limit=30)()
     assert not _alive(entry["pid"])
 
 
