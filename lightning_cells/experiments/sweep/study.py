@@ -94,8 +94,8 @@ class Trials:
             enough = len(_first(trials)) >= self._plan.trials or self._study.user_attrs.get(_EXHAUSTED, False)
             if enough and not waiting:
                 return None
-            # Of those that wait Optuna takes the first. It may have died before all was drawn: the rest is to be as new
-            # for it as it was for the trial that it repeats, and not what the next new one will draw.
+            # Optuna takes the first that waits. What the trial that it repeats had not drawn is drawn as for that one;
+            # seeded by the number of trials, it would be what the next new one draws.
             drawn_for = waiting[0].system_attrs.get(_FIRST, waiting[0].number) if waiting else len(trials)
             self._study.sampler = make_sampler(self._plan, drawn_for)
             with warnings.catch_warnings():
