@@ -37,7 +37,7 @@ from lightning_cells.losses.cosine_embedding import CosineEmbeddingLoss
 from lightning_cells.losses.cross_entropy import ThreeClassLoss
 from lightning_cells.networks.hourglass import StackedHourglass
 from lightning_cells.networks.ulstm import ULSTM
-from lightning_cells.track import track
+from lightning_cells.tracking import track
 
 Loss = Callable[[list[Tensor] | Tensor], Tensor]
 PAPER = "the paper's own implementation, Titan V"

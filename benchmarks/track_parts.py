@@ -35,7 +35,7 @@ from lightning_cells.methods.building import Preprocessing
 from lightning_cells.methods.embedded import EmbeddedVideo
 from lightning_cells.methods.video import SegmentedVideo
 from lightning_cells.networks.hourglass import StackedHourglass
-from lightning_cells.track import track
+from lightning_cells.tracking import track
 
 FRAMES = 6
 PARTS: dict[str, list[tuple[type, str]]] = {

@@ -10,7 +10,7 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Metric, RunTag
 
-from lightning_cells.experiments.store import open_experiment, open_store
+from lightning_cells.loggers.store import open_experiment, open_store
 from lightning_cells.methods import CellMethod
 
 STEPS = 20  # of the training, which was best then

@@ -25,9 +25,9 @@ def run(args: argparse.Namespace) -> None:
     from lightning_cells.errors import InputError
     from lightning_cells.experiments.comparison.page import comparison_page
     from lightning_cells.experiments.comparison.selection import select
-    from lightning_cells.experiments.page import file_name
-    from lightning_cells.experiments.store import open_store, tracking_uri
+    from lightning_cells.loggers.store import open_store, tracking_uri
     from lightning_cells.paths import output_dir
+    from lightning_cells.visualization.page import file_name
 
     if args.out is not None and (args.out.is_dir() or args.out.suffix.lower() not in (".html", ".htm")):
         raise InputError(f"--out {args.out}: is no HTML file: give a name such as comparison.html")

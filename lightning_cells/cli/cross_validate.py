@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Runs the verb."""
     from lightning_cells.experiments.cross_validation import cross_validate
-    from lightning_cells.experiments.mlflow import EXPERIMENT
-    from lightning_cells.experiments.store import open_store, tracking_uri
+    from lightning_cells.loggers.mlflow import EXPERIMENT
+    from lightning_cells.loggers.store import open_store, tracking_uri
 
     words = [*args.passed_on, *_OWN]
     config = resolved(words)

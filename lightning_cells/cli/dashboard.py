@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Prepares the view of the runs, and runs MLflow's server, bound to 127.0.0.1, until it is interrupted."""
     from lightning_cells.errors import InputError, without_passwords
-    from lightning_cells.experiments.store import artifact_root, tracking_uri
+    from lightning_cells.loggers.store import artifact_root, tracking_uri
 
     if not 1 <= args.port <= 65535:
         raise InputError(f"--port {args.port}: must be 1 to 65535")
@@ -41,8 +41,8 @@ def _prepare(uri: str, server: str) -> None:
     from mlflow.exceptions import MlflowException
 
     from lightning_cells.errors import first_line
-    from lightning_cells.experiments.store import open_store
-    from lightning_cells.experiments.views import address, prepare_views
+    from lightning_cells.loggers.store import open_store
+    from lightning_cells.loggers.views import address, prepare_views
 
     try:
         for experiment in prepare_views(open_store(uri)):

@@ -24,9 +24,9 @@ def run(args: argparse.Namespace) -> None:
         InputError: if something is left.
     """
     from lightning_cells.errors import InputError, without_passwords
-    from lightning_cells.experiments.delivery import open_outbox
-    from lightning_cells.experiments.runs import undelivered
-    from lightning_cells.experiments.store import open_store
+    from lightning_cells.loggers.delivery import open_outbox
+    from lightning_cells.loggers.run_folder import undelivered
+    from lightning_cells.loggers.store import open_store
 
     folders = undelivered()
     if not folders:

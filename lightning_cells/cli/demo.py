@@ -29,15 +29,15 @@ def run(args: argparse.Namespace) -> None:
     """Runs the demonstration and prints its table."""
     import torch
 
+    from lightning_cells.callbacks.checkpoint import Checkpoints
+    from lightning_cells.callbacks.test_report import report_path
     from lightning_cells.cli.training import TrainingCLI
     from lightning_cells.data.simulate import simulate
     from lightning_cells.experiments.baselines import SPLITS, classical_results
-    from lightning_cells.experiments.checkpoints import Checkpoints
-    from lightning_cells.experiments.mlflow import RunLogger
-    from lightning_cells.experiments.montage import save_png
-    from lightning_cells.experiments.report import report_path
+    from lightning_cells.loggers.mlflow import RunLogger
     from lightning_cells.metrics.evaluate import evaluate
     from lightning_cells.paths import output_dir
+    from lightning_cells.visualization.montage import save_png
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
     home = output_dir() / "demo"
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
 def _picture(frames: Path, result: Path) -> "np.ndarray":
     """A sheet of tracked frames, (H, W, 3) uint8."""
     from lightning_cells.data.ctc import frame_paths, read_frame, read_mask, read_tracks
-    from lightning_cells.experiments.montage import track_picture
+    from lightning_cells.visualization.montage import track_picture
 
     images = [read_frame(path) for path in frame_paths(frames).values()]
     labels = [read_mask(path) for path in frame_paths(result, "mask").values()]

@@ -26,8 +26,8 @@ def run(args: argparse.Namespace) -> None:
     import logging
 
     from lightning_cells.errors import without_passwords
-    from lightning_cells.experiments.registering import register
-    from lightning_cells.experiments.store import tracking_uri
+    from lightning_cells.loggers.registering import register
+    from lightning_cells.loggers.store import tracking_uri
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     made = register(args.run, args.name, args.checkpoint)

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from lightning_cells.experiments.reproduction.plan import Describe
-    from lightning_cells.experiments.reproduction.table import ScaleName, Table
+    from lightning_cells.experiments.papers.plan import Describe
+    from lightning_cells.experiments.papers.table import ScaleName, Table
 
 PASSES_ON = True
 """Dotted options are for ``fit``."""
@@ -45,10 +45,10 @@ def run(args: argparse.Namespace) -> int:
     """Runs the tables and prints them; the exit status is 1 if a run failed."""
     from lightning_cells.cli.arguments import dotted
     from lightning_cells.errors import InputError
-    from lightning_cells.experiments.reproduction.plan import check_data, make_surrogates
-    from lightning_cells.experiments.reproduction.report import check_readme, markdown, section, write_section
-    from lightning_cells.experiments.reproduction.reproduction import reproduce
-    from lightning_cells.experiments.reproduction.table import names, read_table
+    from lightning_cells.experiments.papers.plan import check_data, make_surrogates
+    from lightning_cells.experiments.papers.report import check_readme, markdown, section, write_section
+    from lightning_cells.experiments.papers.reproduction import reproduce
+    from lightning_cells.experiments.papers.table import names, read_table
 
     tables = {Path(name).stem: read_table(name) for name in ([args.name] if args.name else names())}
     if args.list:
@@ -102,7 +102,7 @@ def describer() -> "Describe":
 
 
 def _listed(tables: dict[str, "Table"], scale: "ScaleName") -> list[str]:
-    from lightning_cells.experiments.reproduction.plan import missing, needed, plan
+    from lightning_cells.experiments.papers.plan import missing, needed, plan
 
     lines = []
     for name, table in tables.items():

@@ -17,11 +17,11 @@ from mlflow.entities import Metric, Param, RunTag
 from lightning_cells.cli.resolving import Resolver
 from lightning_cells.cli.training import TrainingCLI, run
 from lightning_cells.errors import InputError, first_line
-from lightning_cells.experiments.mlflow import RunLogger
-from lightning_cells.experiments.reproduction.runs import RESULT, Measures
-from lightning_cells.experiments.store import open_experiment, open_store
-from lightning_cells.experiments.sweep.link import Message, WorkerLink
+from lightning_cells.experiments.papers.runs import RESULT, Measures
 from lightning_cells.experiments.tuned_baseline import measure, tune
+from lightning_cells.experiments.tuning.link import Message, WorkerLink
+from lightning_cells.loggers.mlflow import RunLogger
+from lightning_cells.loggers.store import open_experiment, open_store
 from lightning_cells.paths import output_dir
 
 _STAGE = "test/"
@@ -51,7 +51,7 @@ def main() -> int:
 
 def _trained(task: dict[str, Any]) -> tuple[str, Measures]:
     """Trains, unless there is a checkpoint, and tests; returns the run's id and its measures."""
-    logger = {"class_path": "lightning_cells.experiments.mlflow.RunLogger", "init_args": task["logger"]}
+    logger = {"class_path": "lightning_cells.loggers.mlflow.RunLogger", "init_args": task["logger"]}
     own = "--trainer.logger=" + json.dumps(logger)
     checkpoint, name = task["checkpoint"], ""
     if checkpoint is None:

@@ -22,7 +22,7 @@ PASSES_ON = True
 
 if TYPE_CHECKING:
     from lightning_cells.cli.resolving import Resolver
-    from lightning_cells.experiments.sweep.plan import Plan
+    from lightning_cells.experiments.tuning.plan import Plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,9 +74,9 @@ def run(args: argparse.Namespace) -> None:
     import optuna
 
     from lightning_cells.cli.resolving import Resolver
-    from lightning_cells.experiments.sweep.plan import adjusted, read_plan
-    from lightning_cells.experiments.sweep.storage import Storage
-    from lightning_cells.experiments.sweep.sweep import run_sweep
+    from lightning_cells.experiments.tuning.plan import adjusted, read_plan
+    from lightning_cells.experiments.tuning.storage import Storage
+    from lightning_cells.experiments.tuning.sweep import run_sweep
     from lightning_cells.paths import shipped
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -107,7 +107,7 @@ def _submit(args: argparse.Namespace) -> None:
     """Writes and submits the array, after a look at what can be checked without data."""
     from lightning_cells.cli.sweep_slurm import array_script, submit
     from lightning_cells.errors import InputError
-    from lightning_cells.experiments.sweep.plan import adjusted, read_plan
+    from lightning_cells.experiments.tuning.plan import adjusted, read_plan
     from lightning_cells.paths import shipped
 
     adjusted(
@@ -145,8 +145,8 @@ def _check(plan: "Plan", resolver: "Resolver") -> tuple["Plan", dict[str, Any]]:
     import yaml
 
     from lightning_cells.errors import InputError
-    from lightning_cells.experiments.sweep.clustering_plan import check_clustering, with_checkpoint
-    from lightning_cells.experiments.sweep.samplers import make_pruner, make_sampler
+    from lightning_cells.experiments.tuning.clustering_plan import check_clustering, with_checkpoint
+    from lightning_cells.experiments.tuning.samplers import make_pruner, make_sampler
 
     make_sampler(plan)
     make_pruner(plan)

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Tracks."""
-    from lightning_cells.track import preview_path, track
+    from lightning_cells.tracking import preview_path, track
 
     with _checkpoint(args) as checkpoint:
         frames, tracks = track(
@@ -76,6 +76,6 @@ def run(args: argparse.Namespace) -> None:
 def _checkpoint(args: argparse.Namespace) -> AbstractContextManager[Path]:
     if args.checkpoint is not None:
         return nullcontext(args.checkpoint)
-    from lightning_cells.experiments.registry import registered_checkpoint
+    from lightning_cells.loggers.registry import registered_checkpoint
 
     return registered_checkpoint(args.model)

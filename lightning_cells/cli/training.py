@@ -15,25 +15,25 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from lightning_cells.callbacks.checkpoint import Checkpoints
+from lightning_cells.callbacks.images import Pictures
+from lightning_cells.callbacks.requeue import Requeue
+from lightning_cells.callbacks.result_writer import ResultFolders
+from lightning_cells.callbacks.resume import Continuation
+from lightning_cells.callbacks.run_info import RunRecord
+from lightning_cells.callbacks.system_metrics import SystemMetrics
+from lightning_cells.callbacks.test_report import Report
+from lightning_cells.callbacks.throughput import Throughput
 from lightning_cells.cli.arguments import given, shipped_configurations
 from lightning_cells.cli.mistakes import explain
 from lightning_cells.cli.resume import Resumed, resumed
 from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.errors import InputError, origin
-from lightning_cells.experiments.checkpoints import Checkpoints
-from lightning_cells.experiments.continuation import Continuation
-from lightning_cells.experiments.pictures import Pictures
-from lightning_cells.experiments.record import RunRecord
-from lightning_cells.experiments.report import Report
-from lightning_cells.experiments.requeue import Requeue
-from lightning_cells.experiments.results import ResultFolders
-from lightning_cells.experiments.system import SystemMetrics
-from lightning_cells.experiments.throughput import Throughput
 from lightning_cells.methods import CellMethod
 from lightning_cells.methods.loading import checkpoint_settings, misfit
 from lightning_cells.paths import HOME_VARIABLE, output_dir
 
-_LOGGER = {"class_path": "lightning_cells.experiments.mlflow.RunLogger"}
+_LOGGER = {"class_path": "lightning_cells.loggers.mlflow.RunLogger"}
 _DESCRIPTION = (
     "Files (-c) and single options are taken in the order in which they are given: what comes later wins. Any option "
     "can stand in a file. --print_config shows what results."

@@ -15,9 +15,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_cells.cli.training import TrainingCLI, run
 from lightning_cells.errors import InputError, first_line
-from lightning_cells.experiments.sweep.link import Message, WorkerLink
-from lightning_cells.experiments.sweep.mistakes import StudyMistake
-from lightning_cells.experiments.sweep.reporter import Reporter
+from lightning_cells.experiments.tuning.link import Message, WorkerLink
+from lightning_cells.experiments.tuning.mistakes import StudyMistake
+from lightning_cells.experiments.tuning.reporter import Reporter
 
 _TASK = "LIGHTNING_CELLS_TRIAL"  # for the other processes of a distributed trial
 

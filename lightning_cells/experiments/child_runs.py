@@ -114,7 +114,7 @@ class ChildRuns:
             "tags": tags,
         }
         # after the user's own words, so that they win
-        own = [_logger("lightning_cells.experiments.mlflow.RunLogger", logger), "--checkpoint.folder=null"]
+        own = [_logger("lightning_cells.loggers.mlflow.RunLogger", logger), "--checkpoint.folder=null"]
         here = f"--output_dir={output_dir()}"
         status = self._launch(["fit", *words, *own, here])
         runs = self._runs(child)

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from lightning_cells.experiments.child_runs import ChildRuns, Launch, Measured, Weights, command
-from lightning_cells.experiments.store import open_experiment
+from lightning_cells.loggers.store import open_experiment
 from lightning_cells.metrics.ctc import OPERATIONS
 
 IDENTITY = "cross_validation"

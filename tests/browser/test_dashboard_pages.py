@@ -64,7 +64,7 @@ from pathlib import Path
 from lightning_cells.cli import main
 for epochs, name in enumerate({NAMES!r}, start=1):
     words = [*{SHORT!r}, "--data.root", {str(videos)!r}]
-    logger = ["--trainer.logger.class_path", "lightning_cells.experiments.mlflow.RunLogger"]
+    logger = ["--trainer.logger.class_path", "lightning_cells.loggers.mlflow.RunLogger"]
     logger += ["--trainer.logger.init_args.run_name", name]
     before = set(Path("home/checkpoints").glob("*"))
     fit = ["fit", "-c", "conf/method/ulstm/tiny.yaml", *words, *logger, "--trainer.max_epochs", str(epochs)]

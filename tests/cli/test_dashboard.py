@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from lightning_cells.cli import main
-from lightning_cells.experiments.store import open_experiment, open_store, tracking_uri
+from lightning_cells.loggers.store import open_experiment, open_store, tracking_uri
 
 
 @pytest.fixture

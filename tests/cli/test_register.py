@@ -18,9 +18,9 @@ import registry_cases as cases
 import torch
 from cli_cases import complaint, say
 
-from lightning_cells import track as engine
+from lightning_cells import tracking as engine
 from lightning_cells.data.frames import Frames
-from lightning_cells.experiments.registry import registered_checkpoint
+from lightning_cells.loggers.registry import registered_checkpoint
 from lightning_cells.methods import ULSTM
 
 Capture = pytest.CaptureFixture[str]

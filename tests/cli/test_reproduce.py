@@ -10,10 +10,10 @@ from cli_cases import complaint, say
 from mlflow import MlflowClient
 
 from lightning_cells.cli.resolving import Resolver
-from lightning_cells.experiments.reproduction.plan import plan
-from lightning_cells.experiments.reproduction.report import BEGIN, END
-from lightning_cells.experiments.reproduction.table import SCALES, names, read_table
-from lightning_cells.experiments.store import tracking_uri
+from lightning_cells.experiments.papers.plan import plan
+from lightning_cells.experiments.papers.report import BEGIN, END
+from lightning_cells.experiments.papers.table import SCALES, names, read_table
+from lightning_cells.loggers.store import tracking_uri
 
 Capture = pytest.CaptureFixture[str]
 MINIATURE: dict[str, Any] = {

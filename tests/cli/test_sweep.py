@@ -17,7 +17,7 @@ from cli_cases import NO_RUN, QUIET, complaint, fit, printed, run_python, say
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from lightning_cells.experiments.store import tracking_uri
+from lightning_cells.loggers.store import tracking_uri
 
 Capture = pytest.CaptureFixture[str]
 MEAN_SHIFT = "lightning_cells.instances.mean_shift.MeanShift"

@@ -9,8 +9,8 @@ from cli_cases import complaint, fit, say
 
 import lightning_cells
 from lightning_cells.cli.resolving import Resolver
-from lightning_cells.experiments.sweep.plan import adjusted, read_plan
-from lightning_cells.experiments.sweep.samplers import make_pruner, make_sampler
+from lightning_cells.experiments.tuning.plan import adjusted, read_plan
+from lightning_cells.experiments.tuning.samplers import make_pruner, make_sampler
 
 Capture = pytest.CaptureFixture[str]
 FOLDER = Path(lightning_cells.__file__).parents[1] / "sweeps"

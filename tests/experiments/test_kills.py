@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from run_cases import NO_RUN, assert_same, client, die, in_child, the_run, words
 
+from lightning_cells.callbacks.checkpoint import Checkpoints
+from lightning_cells.callbacks.checkpoint_io import AtomicCheckpointIO
 from lightning_cells.cli import main
-from lightning_cells.experiments.checkpoint_io import AtomicCheckpointIO
-from lightning_cells.experiments.checkpoints import Checkpoints
-from lightning_cells.experiments.delivery import Delivery
-from lightning_cells.experiments.outbox import Outbox
+from lightning_cells.loggers.delivery import Delivery
+from lightning_cells.loggers.outbox import Outbox
 from lightning_cells.methods import ULSTM
 
 EVERY = ["--checkpoint.every_n_batches", "1"]

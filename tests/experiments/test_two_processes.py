@@ -17,7 +17,7 @@ from run_cases import PRESETS, assert_same, client, words
 from lightning_cells.cli import main
 from lightning_cells.cli.training import TrainingCLI
 from lightning_cells.data.simulate import simulate
-from lightning_cells.experiments.mlflow import EXPERIMENT
+from lightning_cells.loggers.mlflow import EXPERIMENT
 
 LIMIT = 900  # seconds until both are killed; busy machines are slow
 PLACE = ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

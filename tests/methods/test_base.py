@@ -14,11 +14,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from skimage.measure import label
 from torch import Tensor
 
+from lightning_cells.callbacks.result_writer import ResultFolders
 from lightning_cells.data.augment import Augmentation
 from lightning_cells.data.clips import Chunk, Clip
 from lightning_cells.data.ctc import Lineage, read_mask
 from lightning_cells.data.datamodule import SequenceDataModule
-from lightning_cells.experiments.results import ResultFolders
 from lightning_cells.instances.linking import OverlapLinker
 from lightning_cells.methods import CellMethod, Tracked
 from lightning_cells.metrics.evaluate import evaluate

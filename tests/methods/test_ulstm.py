@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from lightning_cells.callbacks.result_writer import ResultFolders
 from lightning_cells.data.augment import Augmentation
 from lightning_cells.data.clips import ChunkDataset, Clip
 from lightning_cells.data.ctc import frame_paths, read_mask, read_tracks
@@ -21,7 +22,6 @@ from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.data.sampling import ChunkRequest
 from lightning_cells.data.sequence import open_sequence
 from lightning_cells.errors import InputError
-from lightning_cells.experiments.results import ResultFolders
 from lightning_cells.instances.components import ArgmaxDecoder, ThresholdDecoder
 from lightning_cells.instances.linkers import Overlap
 from lightning_cells.methods import ULSTM, Tracked

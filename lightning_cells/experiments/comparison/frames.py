@@ -12,8 +12,8 @@ from PIL import Image
 
 from lightning_cells.experiments.comparison.artifacts import read_files
 from lightning_cells.experiments.comparison.cells import Cells
-from lightning_cells.experiments.kept import FRAMES, GAP, PANELS
-from lightning_cells.experiments.page import data_uri, webp
+from lightning_cells.visualization.kept import FRAMES, GAP, PANELS
+from lightning_cells.visualization.page import data_uri, webp
 
 _NAME = re.compile(r"(?P<video>[^/]+)/(?P<number>\d+)\.png")
 _MOST = 8  # frames on a page

@@ -13,8 +13,8 @@ from lightning_cells.experiments.comparison.differences import differences
 from lightning_cells.experiments.comparison.frames import Strips, read_strips, side_by_side
 from lightning_cells.experiments.comparison.measures import MEASURES, Measure, measured, same_data, verdicts
 from lightning_cells.experiments.comparison.selection import Selected, read_config
-from lightning_cells.experiments.montage import KINDS
-from lightning_cells.experiments.page import render
+from lightning_cells.visualization.montage import KINDS
+from lightning_cells.visualization.page import render
 
 _TAGS = {
     "method": "method",

@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 
 from lightning_cells.errors import InputError, first_line
 from lightning_cells.experiments.comparison.artifacts import read_file
-from lightning_cells.experiments.store import runs_named
+from lightning_cells.loggers.store import runs_named
 
 CONFIG = "config.yaml"
 _LATEST_TESTS = 100  # in which that of a training is looked for

@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 from mlflow import MlflowClient
 
-from lightning_cells.experiments.store import open_experiment, open_store, tracking_uri
+from lightning_cells.loggers.store import open_experiment, open_store, tracking_uri
 from lightning_cells.paths import output_dir
 
 COLUMNS = ["video", "frame", "truth_label", "label", "area", "iou", "kind"]

@@ -1,0 +1,1 @@
+"""What a training, a test or a prediction does beside its method: Lightning's callbacks."""

@@ -1,0 +1,189 @@
+"""Shows in the run what the method makes of a few frames, epoch after epoch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_cells.data.clips import Chunk
+from lightning_cells.data.ctc import merge_identities
+from lightning_cells.data.sequence import Sequence
+from lightning_cells.errors import InputError
+from lightning_cells.methods import CellMethod, Tracked
+from lightning_cells.visualization.montage import Sample, montage
+from lightning_cells.visualization.shortlist import Rank, Shortlist, fixed_ranks
+
+_SEEN = 4  # frames that a method is given to draw the last of them: the pass through its network is what pictures cost
+
+
+@dataclass(eq=False)
+class Candidate:
+    """A frame that may be shown.
+
+    Attributes:
+        sequence: the video.
+        position: of the frame in it.
+        labels: (H, W) track ids of the result.
+        seen: uint8 (h, w, 3), what the network says; None before `look`, or without such a picture.
+    """
+
+    sequence: Sequence
+    position: int
+    labels: np.ndarray
+    seen: np.ndarray | None = None
+
+    @property
+    def number(self) -> int:
+        """Number of the frame."""
+        return self.sequence.numbers[self.position]
+
+    def look(self, method: CellMethod) -> None:
+        """Lets the method draw what its network says, if it has not yet."""
+        if self.seen is None:
+            frames = self.sequence.frames[max(0, self.position + 1 - _SEEN) : self.position + 1, None]
+            with torch.inference_mode():
+                self.seen = method.picture(torch.from_numpy(frames.astype(np.float32)).to(method.device))
+
+    def sample(self) -> Sample:
+        """Reads what belongs to it. The frame is the one that the method saw."""
+        seg, tra = self.sequence.truth(self.position)
+        return Sample(
+            sequence=self.sequence.name,
+            number=self.number,
+            frame=self.sequence.frames[self.position],
+            result=self.labels,
+            truth=None if seg is None and tra is None else merge_identities(tra, seg),
+            seen=self.seen,
+        )
+
+
+class Pictures(Callback):
+    """Logs a montage of frames, truth, predictions and errors to MLflow after each validation and test.
+
+    A method that draws what its network says, such as embeddings as colours, has a panel for it.
+
+    It is found in the run under ``val/montage`` and ``test/montage``. The same frames are shown each time: those with
+    segmentation truth first, from as many videos as possible, spread over each. Process zero shows frames of its own
+    videos. Whatever goes wrong here is only warned of, once.
+
+    Args:
+        samples: most frames to show.
+        every_n_epochs: during training, validations that fall into other epochs are not shown.
+
+    Raises:
+        InputError: if one of them is below 1.
+    """
+
+    def __init__(self, samples: int = 4, every_n_epochs: int = 1) -> None:
+        for name, value in (("samples", samples), ("every_n_epochs", every_n_epochs)):
+            if value < 1:
+                raise InputError(f"pictures.{name}={value}: must be at least 1")
+        self.samples = samples
+        self.every_n_epochs = every_n_epochs
+        self._chosen = Shortlist[Candidate](samples)
+        self._ranked: tuple[Sequence, list[Rank]] | None = None  # the video under way
+        self._warned = False
+        self._blind = False  # the method could not draw
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets frames of a validation that was cut short."""
+        self._chosen.clear()
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keeps the results of frames that are to be shown."""
+        self._collect(trainer, pl_module, outputs, batch)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws and logs."""
+        self._log(trainer, pl_module, "val/montage")
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets frames of a test that was cut short."""
+        self._chosen.clear()
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keeps the results of frames that are to be shown."""
+        self._collect(trainer, pl_module, outputs, batch)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws and logs."""
+        self._log(trainer, pl_module, "test/montage")
+
+    def _collect(self, trainer: Trainer, method: LightningModule, tracked: Tracked, chunk: Chunk) -> None:
+        if not self._wanted(trainer):
+            return
+        try:
+            if self._ranked is None or self._ranked[0] is not chunk.sequence:
+                self._ranked = chunk.sequence, fixed_ranks(chunk.sequence)
+            for position, labels in enumerate(tracked.labels, tracked.start):
+                rank = self._ranked[1][position]
+                if self._chosen.wants(rank):
+                    self._chosen.add(rank, Candidate(chunk.sequence, position, labels.copy()))
+            if chunk.last:  # not when all is over: averaged weights may be gone by then
+                self._look(method)
+        except Exception as error:
+            self._warn(error)
+
+    def _log(self, trainer: Trainer, method: LightningModule, key: str) -> None:
+        if not self._chosen.items():
+            return
+        try:
+            self._look(method)
+            image = montage([candidate.sample() for candidate in self._shown()])
+            for logger in mlflow_loggers(trainer):
+                logger.experiment.log_image(logger.run_id, image, key=key, step=trainer.global_step)
+        except Exception as error:
+            self._warn(error)
+        finally:
+            self._chosen.clear()
+
+    def _look(self, method: LightningModule) -> None:
+        """Lets the method draw what its network says of the frames chosen so far; without it the others are shown."""
+        if not isinstance(method, CellMethod) or self._blind:
+            return
+        try:
+            for candidate in self._shown():
+                candidate.look(method)
+        except Exception as error:
+            self._blind = True
+            self._warn(error)
+
+    def _shown(self) -> list[Candidate]:
+        return sorted(self._chosen.items(), key=lambda candidate: (candidate.sequence.name, candidate.number))
+
+    def _wanted(self, trainer: Trainer) -> bool:
+        if trainer.sanity_checking or not trainer.is_global_zero or not mlflow_loggers(trainer):
+            return False
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        return not fitting or (trainer.current_epoch + 1) % self.every_n_epochs == 0
+
+    def _warn(self, error: Exception) -> None:
+        if not self._warned:
+            rank_zero_warn(f"A picture of the results could not be drawn or logged: {type(error).__name__}: {error}")
+        self._warned = True
+
+
+def mlflow_loggers(trainer: Trainer) -> list[MLFlowLogger]:
+    """Those of the loggers that take pictures and files."""
+    return [logger for logger in trainer.loggers if isinstance(logger, MLFlowLogger)]

@@ -1,0 +1,158 @@
+"""Writes into a run what is needed to understand and to repeat it."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.utilities.model_summary import ModelSummary
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_GIT_COMMIT
+
+from lightning_cells.callbacks.provenance import git_state, machine, packages
+from lightning_cells.data.atomic import writing
+from lightning_cells.data.datamodule import SequenceDataModule
+from lightning_cells.loggers.cluster_jobs import remember_job
+from lightning_cells.loggers.mlflow import RunLogger
+
+_TRAINER_PARAMETERS = (
+    "accelerator",
+    "devices",
+    "num_nodes",
+    "strategy",
+    "precision",
+    "max_epochs",
+    "max_steps",
+    "max_time",
+    "gradient_clip_val",
+    "accumulate_grad_batches",
+)
+_OF_ONE_CALL = ("ckpt_path", "output_dir", "weights_only")  # not of the run that goes on
+_CONTEXTS = {"fit": "training", "validate": "validation", "test": "testing"}
+
+
+class RunRecord(SaveConfigCallback):
+    """Writes the run's record before its first step.
+
+    Artifacts: ``config.yaml``, resolved, as ``fit -c`` takes it; ``environment.txt``, the installed versions;
+    ``machine.json``; ``model.txt``, a summary of the network; and ``git.diff``, if the code is not that of a commit.
+    Parameters: the options of model and data, named as on the command line. Tags: method, paper, preset, data set with
+    its split, fold, seed, and the git commit. Input: the data set, with its fingerprint as digest.
+
+    Args:
+        words: the command line, by which a job that is started again finds its run.
+
+    Attributes:
+        command: the command line, as a shell takes it.
+        text: ``config.yaml``; empty before it is logged.
+    """
+
+    def __init__(self, *args: Any, words: tuple[str, ...] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
+        self._words = words
+        self.command = " ".join(map(_quoted, ["lightning-cells", *words]))
+        self.text = ""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Called once on rank zero, when the data are set up and before the first step."""
+        logger = trainer.logger
+        if not isinstance(logger, RunLogger) or stage == "predict":
+            return
+        client, run = logger.experiment, str(logger.run_id)
+        settings = self.config.clone()
+        settings.pop("resume", None)
+        config = self.text = self.parser.dump(settings, skip_none=False)
+        if stage == "fit":
+            self._remember(logger, config)
+        client.log_text(run, config, "config.yaml")
+        client.log_text(run, packages(), "environment.txt")
+        client.log_text(run, json.dumps(machine(), indent=1), "machine.json")
+        client.log_text(run, f"{ModelSummary(pl_module, max_depth=3)}\n", "model.txt")
+        tags = {**self._tags(trainer, pl_module), **_code(client, run)}
+        if logger.continued:
+            logger.folder.write(continued=logger.folder.read().get("continued", 0) + 1)  # type: ignore[union-attr]
+            tags["continued"] = str(logger.folder.read()["continued"])  # type: ignore[union-attr]
+        else:  # a run that goes on keeps what it began with
+            client.log_batch(run, params=self._parameters())
+        if logger.unnamed:  # MLflow's own random names depend on our seed: all runs would have the same
+            logger.run_name = " ".join(filter(None, (tags["method"], tags.get("data.root"), run[:6])))
+            client.update_run(run, name=logger.run_name)
+        client.log_batch(run, tags=[RunTag(key, value[:5000]) for key, value in tags.items()])
+        if isinstance(trainer.datamodule, SequenceDataModule):  # type: ignore[attr-defined]
+            client.log_inputs(run, [_dataset(trainer.datamodule, stage)])  # type: ignore[attr-defined]
+
+    def _remember(self, logger: RunLogger, config: str) -> None:
+        """Keeps on this machine what `fit` needs to go on with the run."""
+        settings = {key: value for key, value in yaml.safe_load(config).items() if key not in _OF_ONE_CALL}
+        with writing(logger.folder.config) as temporary:  # type: ignore[union-attr]
+            temporary.write_text(yaml.safe_dump(settings, sort_keys=False))
+        remember_job(self._words, str(logger.run_id))
+
+    def _tags(self, trainer: Trainer, method: LightningModule) -> dict[str, str]:
+        tags = {"method": type(method).__name__, "stage": str(trainer.state.fn.value)}  # type: ignore[union-attr]
+        if paper := getattr(method, "paper", ""):
+            tags["paper"] = paper
+        if presets := [Path(path).stem for path in map(str, self.config.config or []) if "/method/" in path]:
+            tags["preset"] = presets[-1]
+        tags["seed"] = str(self.config.seed_everything)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, SequenceDataModule):
+            tags |= {f"data.{key}": value for key, value in data.describe().items()}
+            if data.folds:
+                tags["fold"] = f"{data.fold} of {data.folds}"
+        return tags
+
+    def _parameters(self) -> list[Param]:
+        flat = _flatten(self.config.as_dict())
+        return [Param(key, str(value)[:6000]) for key, value in flat.items() if _interesting(key)]
+
+
+def _code(client: MlflowClient, run: str) -> dict[str, str]:
+    """Tags of the code that runs; its difference from the commit becomes an artifact."""
+    state = git_state()
+    if state is None:
+        return {}
+    if state.dirty:
+        client.log_text(run, state.diff, "git.diff")
+    return {MLFLOW_GIT_COMMIT: state.commit, "git.dirty": str(state.dirty).lower()}
+
+
+def _dataset(data: SequenceDataModule, stage: str) -> DatasetInput:
+    described = data.describe()
+    parts = {part: described[part] for part in data.sequences}
+    sizes = {f"{part}_frames": sum(map(len, sequences)) for part, sequences in data.sequences.items()}
+    entity = Dataset(
+        name=described["root"],
+        digest=described["fingerprint"],
+        source_type="local",
+        source=json.dumps({"uri": str(data.root)}),
+        profile=json.dumps({**sizes, **parts})[:16_000],
+    )
+    return DatasetInput(entity, [InputTag(MLFLOW_DATASET_CONTEXT, _CONTEXTS.get(stage, stage))])
+
+
+def _quoted(word: str) -> str:
+    """A word as a shell takes it; lists, which have single quotes within, in double ones."""
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
+
+
+def _interesting(key: str) -> bool:
+    if key.startswith("trainer."):
+        return key.removeprefix("trainer.") in _TRAINER_PARAMETERS
+    return key.startswith(("model.", "data.")) or key == "seed_everything"
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings -> dotted keys, without the ``init_args`` that the command line leaves out, too."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = prefix if key == "init_args" else f"{prefix}.{key}".strip(".")
+        if isinstance(value, dict):
+            flat |= _flatten(value, name)
+        else:
+            flat[name] = list(value) if isinstance(value, tuple) else value
+    return flat

@@ -1,0 +1,108 @@
+"""The project's view of its runs in MLflow's pages: which columns the list has, and which charts come first.
+
+MLflow keeps a view that is shared as a tag of the experiment (`savedViewEnvelope.ts` in its source); the page offers it
+in its menu "Views", and an address with ``viewStateShareKey`` opens it. The form is that of MLflow 3.17; a version that
+does not know it shows its own columns and charts instead.
+"""
+
+import base64
+import json
+import time
+import zlib
+from typing import Any, Literal
+from urllib.parse import urlencode
+
+from mlflow import MlflowClient
+from mlflow.entities import Experiment
+
+from lightning_cells.loggers.mlflow import EXPERIMENT
+from lightning_cells.loggers.store import open_experiment
+
+NAME = "Cells"
+"""The view in the menu."""
+_KEY = "lightning-cells"
+_TAG = f"mlflow.sharedViewState.{_KEY}"
+_MODES = {"list": "TABLE", "charts": "CHART"}
+
+_COLUMNS = (
+    *((f"metrics.`test/{name}`") for name in ("SEG", "DET", "TRA")),
+    *((f"metrics.`val/{name}`") for name in ("SEG", "DET", "TRA")),
+    *((f"tags.`{name}`") for name in ("method", "preset", "data.root", "stage", "seed")),
+)
+_CURVES = ("val/SEG", "val/DET", "val/TRA", "train/loss_epoch")
+_BARS = ("test/SEG", "test/DET", "test/TRA")
+_PICTURES = ("test/montage", "test/worst")  # a grid shows one step of all runs, and tests are logged at step 0
+_GRID = {"step": 0, "showRunParams": False}
+_WIDE = {"columns": 1, "cardHeight": 440}  # room for the pictures of several runs beside each other
+_LINE = {"xAxisKey": "step", "lineSmoothness": 0, "useGlobalXaxisKey": True, "useGlobalLineSmoothing": False}
+
+
+def prepare_views(client: MlflowClient) -> list[Experiment]:
+    """Puts the view into each experiment with runs of this project, and into the usual one.
+
+    Returns:
+        Those experiments, the usual one first.
+    """
+    usual = open_experiment(client, EXPERIMENT)
+    found = [other for other in client.search_experiments() if other.experiment_id != usual.experiment_id]
+    ours = [usual, *(experiment for experiment in found if _has_runs(client, experiment))]
+    for experiment in ours:
+        if _written(experiment) != _state():
+            now = time.time_ns() // 1_000_000
+            view = {"name": NAME, "createdAt": now, "updatedAt": now, "state": _state()}
+            client.set_experiment_tag(experiment.experiment_id, _TAG, json.dumps(view))
+    return ours
+
+
+def address(server: str, experiment: Experiment, page: Literal["list", "charts"]) -> str:
+    """Returns where a browser finds the runs of an experiment in the project's view.
+
+    Args:
+        server: such as ``http://127.0.0.1:5000``.
+        experiment: one that has the view.
+        page: the list of runs with its columns, or their charts and pictures side by side.
+    """
+    query = urlencode({"compareRunsMode": _MODES[page], "viewStateShareKey": _KEY, "workflowType": "machine_learning"})
+    return f"{server.rstrip('/')}/#/experiments/{experiment.experiment_id}/runs?{query}"
+
+
+def _has_runs(client: MlflowClient, experiment: Experiment) -> bool:
+    """Whether the experiment holds a run that this package logged: others may share the store."""
+    return bool(client.search_runs([experiment.experiment_id], "tags.method LIKE '%'", max_results=1))
+
+
+def _written(experiment: Experiment) -> str | None:
+    try:
+        return json.loads(experiment.tags[_TAG])["state"]
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _state() -> str:
+    """The view as the page keeps its own, deflated: a tag holds 5000 characters in some stores."""
+    charts = [
+        *(_chart("LINE", "Curves", key, metricKey=key, selectedMetricKeys=[key], **_LINE) for key in _CURVES),
+        *(_chart("BAR", "Tests", key, metricKey=key, dataAccessKey=key) for key in _BARS),
+        *(_chart("IMAGE", "Pictures", key, imageKeys=[key], **_GRID) for key in _PICTURES),
+    ]
+    state = {
+        "selectedColumns": _COLUMNS,
+        "columnOrder": _COLUMNS,
+        "columnWidths": dict.fromkeys(_COLUMNS, 100),
+        "compareRunCharts": charts,
+        "compareRunSections": [_section("Curves"), _section("Tests"), _section("Pictures", **_WIDE)],
+        "isAccordionReordered": True,  # else the sections are sorted by name
+        "hideEmptyCharts": True,
+    }
+    packed = zlib.compress(json.dumps(state, separators=(",", ":")).encode(), 9)
+    return f"deflate;{base64.b64encode(packed).decode()}"
+
+
+def _chart(kind: Literal["LINE", "BAR", "IMAGE"], section: str, name: str, **options: Any) -> dict[str, Any]:
+    common = {"type": kind, "uuid": f"{_KEY}-{name}", "metricSectionId": f"{_KEY}-{section}", "displayName": name}
+    return {**common, "runsCountToCompare": 10, "deleted": False, "isGenerated": False, **options}
+
+
+def _section(name: str, **options: int) -> dict[str, Any]:
+    common = {"uuid": f"{_KEY}-{name}", "name": name, "display": True, "isReordered": True, "deleted": False}
+    return {**common, **options}

@@ -1,0 +1,1 @@
+"""Pictures and pages of cells, tracks and runs."""

@@ -1,0 +1,68 @@
+"""Pages in HTML that need nothing but themselves: one file, images within it, no scripts, opened offline."""
+
+import base64
+import io
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Literal
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+
+def render(template: str, context: Mapping[str, Any]) -> str:
+    """Fills in a template; all text is escaped, whoever wrote it.
+
+    Args:
+        template: its name in the folder ``templates``; most extend ``page.html.j2``.
+        context: what it is filled with.
+
+    Raises:
+        jinja2.UndefinedError: if the template asks for something that is not there.
+    """
+    return _environment().get_template(template).render(context)
+
+
+def data_uri(content: bytes, kind: Literal["png", "gif", "webp"] = "png") -> str:
+    """An image as an address that holds the image itself."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def png(image: np.ndarray) -> bytes:
+    """Encodes a picture.
+
+    Args:
+        image: uint8 (H, W, 3) or (H, W).
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def webp(image: np.ndarray) -> bytes:
+    """Encodes a picture of a microscope in a fifth of the bytes, with losses that nobody sees.
+
+    Args:
+        image: uint8 (H, W, 3).
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "WEBP", quality=85)
+    return buffer.getvalue()
+
+
+def file_name(text: str) -> str:
+    """Makes a name of a single file, or folder, of any text: never a path, never hidden, never empty."""
+    return re.sub(r"[^\w.-]", "_", text, flags=re.ASCII).lstrip(".")[:100] or "_"
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("lightning_cells.visualization"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

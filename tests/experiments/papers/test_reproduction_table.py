@@ -1,0 +1,108 @@
+"""The files of tables: what is read, and how mistakes are told."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lightning_cells.errors import InputError
+from lightning_cells.experiments.papers.table import names, parse_table, read_table
+
+SURROGATE = {"kind": "nuclei", "sequences": 3, "frames": 4, "size": [32, 48], "seed": 7}
+SMALL: dict[str, Any] = {
+    "title": "a",
+    "source": "b",
+    "measured": "c",
+    "measures": ["SEG"],
+    "tolerance": 1,
+    "rows": {"one": {"values": {"x": {"SEG": 0.5}}}, "two": {"weights_of": "one"}},
+    "claims": [{"better": "one", "worse": "two", "measure": "SEG", "paper": "it does"}],
+    "tiny": {"data": {"x": {"surrogate": SURROGATE}}},
+    "paper": {"data": {"x": {"root": "X", "tests": {"y": {"root": "Y"}, "z": {"root": "Z"}}}}},
+}
+
+
+def written(tmp_path: Path, tree: Any) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+def changed(*keys: str | int, value: Any) -> Any:
+    """The small table with another value somewhere."""
+    tree = yaml.safe_load(yaml.safe_dump(SMALL))
+    inside = tree
+    for key in keys[:-1]:
+        inside = inside[key]
+    inside[keys[-1]] = value
+    return tree
+
+
+def test_a_table_is_read_with_its_types(tmp_path: Path) -> None:
+    table = parse_table(written(tmp_path, SMALL))
+    assert table.tolerance == 1.0
+    assert isinstance(table.tolerance, float)
+    assert table.rows["one"].values == {"x": {"SEG": 0.5}}
+    assert table.tiny.data["x"].surrogate.name == "nuclei-3x4-32x48-seed7"
+    assert (table.columns("tiny"), table.columns("paper")) == (["x"], ["y", "z"])
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "said"),
+    [
+        (("tolrance",), 1, "mine.yaml: there is no 'tolrance': did you mean 'tolerance'?"),
+        (("tolerance",), "much", "mine.yaml.tolerance: 'much' is no number"),
+        (("tolerance",), True, "mine.yaml.tolerance: 'True' is no number"),
+        (("measures",), "SEG", "mine.yaml.measures: 'SEG' is no list: write [SEG]"),
+        (("rows",), ["one"], "mine.yaml.rows: '['one']' is no mapping: write 'key: value'"),
+        (
+            ("rows", "one", "values"),
+            {"x": {"SGE": 1}},
+            "rows.one.values.x: there is no measure 'SGE': did you mean 'SEG'?",
+        ),
+        (("rows", "one", "values"), {"xx": {"SEG": 1}}, "rows.one.values: there is no column 'xx': did you mean 'x'?"),
+        (("rows", "two", "weights_of"), "onne", "rows.two.weights_of: there is no row 'onne': did you mean 'one'?"),
+        (("rows", "one", "weights_of"), "two", "row 'two' is not trained: name one that is"),
+        (("rows", "one", "tiny"), {"by_data": {"y": {}}}, "rows.one.tiny.by_data: there is no data 'y'"),
+        (("claims", 0, "worse"), "tow", "claims[0].worse: there is no row 'tow': did you mean 'two'?"),
+        (("tiny", "data", "x"), {}, "tiny.data.x: x needs either a 'root' or a 'surrogate'"),
+        (("tiny", "weights"), "first", "tiny.weights: 'first' is not possible: choose best or last"),
+        (("tiny", "data", "x", "surrogate", "size"), [32], "surrogate.size: has 1 values: give 2"),
+        (("tiny", "data", "x", "surrogate"), {"kind": "nuclei"}, "tiny.data.x.surrogate: has no 'sequences': add it"),
+    ],
+)
+def test_a_mistake_is_told_by_file_and_key(keys: Any, value: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as told:
+        parse_table(written(tmp_path, changed(*keys, value=value)))
+    assert said in str(told.value)
+    assert "mine.yaml" in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(("text", "said"), [("a: [", "line 1: is no valid YAML"), ("- a", "is no mapping")])
+def test_a_file_that_is_no_table(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=said):
+        parse_table(path)
+
+
+def test_every_shipped_table_is_sound() -> None:
+    assert names() == [
+        "adversarial-few-shot",
+        "brightfield",
+        "gruunet-loss",
+        "rshn-ablation",
+        "rshn-challenge",
+        "rshn-fibres",
+        "ulstm-challenge",
+        "ulstm-loss",
+    ]
+    for name in names():
+        table = read_table(name)
+        assert table.tiny.minutes is not None, f"{name}: --list is to say how long it takes"
+        real = [data for data in table.paper.data.values() if data.root is None]
+        simulated = [data for data in table.tiny.data.values() if data.surrogate is None]
+        assert not real, f"{name}: scale paper is of real data"
+        assert not simulated, f"{name}: scale tiny needs no download"

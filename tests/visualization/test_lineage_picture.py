@@ -1,0 +1,97 @@
+import numpy as np
+
+from lightning_cells.data.ctc import Lineage, Track
+from lightning_cells.visualization import lineage_picture as module
+from lightning_cells.visualization.drawing import track_colours
+from lightning_cells.visualization.lineage_picture import lineage_picture
+from lightning_cells.visualization.lineage_rows import MOST_SPURIOUS, MOST_TRUE, Row, arrange
+from lightning_cells.visualization.montage import KINDS
+
+
+def lineage(*rows: tuple[int, int, int, int]) -> Lineage:
+    return {row[0]: Track(*row) for row in rows}
+
+
+TRUTH = lineage((1, 0, 4, 0), (2, 5, 9, 1), (3, 5, 9, 1), (4, 0, 9, 0))
+# 11 is 1 until it divides into 12 and 13; 14 is 4 until frame 2, then 15 is; 16 is nothing
+RESULT = lineage((11, 0, 4, 0), (12, 5, 9, 11), (13, 5, 9, 11), (14, 0, 2, 0), (15, 3, 9, 0), (16, 1, 3, 0))
+PARTNERS = {f: ({1: 11} if f < 5 else {2: 12, 3: 13 if f < 8 else 0}) | {4: 14 if f < 3 else 15} for f in range(10)}
+
+
+def test_a_mother_is_between_her_daughters_and_the_result_beside_them():
+    rows = arrange(TRUTH, RESULT, PARTNERS)
+    assert rows.rows == [Row(2, [12]), Row(1, [11]), Row(3, [13]), Row(4, [14, 15]), Row(0, [16])]
+    assert (rows.families, rows.families_shown, rows.spurious, rows.spurious_shown) == (2, 2, 1, 1)
+
+
+def test_tracks_that_follow_one_at_the_same_time_lie_below_each_other():
+    both = {f: {1: 7 if f < 6 else 8} for f in range(10)}
+    rows = arrange(lineage((1, 0, 9, 0)), lineage((7, 0, 9, 0), (8, 2, 9, 0)), both)
+    assert rows.rows == [Row(1, [7]), Row(0, [8])]
+
+
+def test_of_many_families_those_with_errors_are_shown_and_of_one_its_beginning():
+    many = lineage(*((k, 0, 9, 0) for k in range(1, 101)))
+    rows = arrange(many, lineage((200, 0, 9, 0)), {f: {k: 0 if k > 60 else 200 for k in many} for f in range(10)})
+    assert [row.truth for row in rows.rows if row.truth] == list(range(61, 101))
+    assert (rows.families, rows.families_shown) == (100, MOST_TRUE)
+    deep = lineage(*((k, k, k, k // 2) for k in range(1, 128)))
+    rows = arrange(deep, {}, {})
+    assert {row.truth for row in rows.rows} == set(range(1, MOST_TRUE + 1))
+    assert all(deep[row.truth].parent in {0, *(other.truth for other in rows.rows)} for row in rows.rows)
+
+
+def test_spurious_tracks_are_bounded():
+    alone = lineage(*((k, 0, k, 0) for k in range(1, 31)))
+    rows = arrange(lineage((1, 0, 30, 0)), alone, {f: {1: 0} for f in range(31)})
+    assert [row.result for row in rows.rows] == [[], *([30 - k] for k in range(MOST_SPURIOUS))]
+    assert (rows.spurious, rows.spurious_shown) == (30, MOST_SPURIOUS)
+
+
+def test_without_truth_there_is_the_result():
+    rows = arrange({}, RESULT, {})
+    assert [row.result for row in rows.rows] == [[12], [11], [13], [14], [15], [16]]
+    assert lineage_picture({}, RESULT, {}).shape[1] < lineage_picture(TRUTH, RESULT, PARTNERS).shape[1]
+    assert lineage_picture({}, {}, {}).dtype == np.uint8
+
+
+def at(image: np.ndarray, side: int, row: int, frame: float, above: int = 0) -> np.ndarray:
+    """The pixel of a time in a row of one of the trees, of 16 pixels each."""
+    share = frame / 10
+    x = module.MARGIN + side * (module.WIDTH + module.GAP) + 40 + share * (module.WIDTH - 40 - 8)
+    return image[module.HEADER + 4 + 16 * row + 8 - above, round(x)] / 255
+
+
+def test_lines_have_the_colour_of_the_true_track_where_they_match():
+    image = lineage_picture(TRUTH, RESULT, PARTNERS)
+    for row, truth in enumerate((2, 1, 3, 4)):
+        for side in (0, 1):
+            frame = 2.5 if truth == 1 else 6.5
+            assert np.allclose(at(image, side, row, frame), track_colours(np.array(truth)), atol=0.02)
+    assert np.allclose(at(image, 1, 3, 1.5), track_colours(np.array(4)), atol=0.02)  # 14 as 15
+    for side, row, frame in ((0, 2, 8.5), (1, 2, 8.5), (1, 4, 2.5)):  # missed, and nothing there: thin and grey
+        assert np.ptp(at(image, side, row, frame)) < 0.05
+        assert np.array_equal(at(image, side, row, frame, above=2), np.array(module._PAPER) / 255)
+    assert not np.array_equal(at(image, 0, 2, 6.5, above=2), np.array(module._PAPER) / 255)
+
+
+def test_divisions_are_marked_in_both():
+    found = lineage_picture(TRUTH, RESULT, PARTNERS)
+    for side in (0, 1):
+        assert np.allclose(at(found, side, 1, 5), KINDS["matched"], atol=0.02)
+    alone = {label: track._replace(parent=0) for label, track in RESULT.items()}
+    missed = lineage_picture(TRUTH, alone, PARTNERS)
+    assert np.allclose(at(missed, 0, 1, 5), KINDS["missed"], atol=0.02)
+    false = lineage_picture(
+        {1: TRUTH[1], 2: TRUTH[2]._replace(parent=0)} | {3: TRUTH[3]._replace(parent=0)}, RESULT, PARTNERS
+    )
+    assert np.allclose(at(false, 1, 0, 5), KINDS["spurious"], atol=0.02)
+
+
+def test_one_cell_over_two_true_ones_is_thinner():
+    truth = lineage((1, 0, 9, 0), (2, 0, 9, 0))
+    image = lineage_picture(truth, lineage((5, 0, 9, 0)), {f: {1: 5, 2: 5 if f > 4 else 0} for f in range(10)})
+    assert not np.allclose(at(image, 0, 0, 2.5, above=2), np.array(module._PAPER) / 255)
+    assert np.allclose(at(image, 0, 0, 7.5, above=2), np.array(module._PAPER) / 255)
+    assert np.allclose(at(image, 1, 0, 7.5, above=2), np.array(module._PAPER) / 255)
+    assert np.ptp(at(image, 0, 0, 7.5)) > 0.3
