@@ -37,7 +37,7 @@ from lightning_cells.losses.cosine_embedding import CosineEmbeddingLoss
 from lightning_cells.losses.cross_entropy import ThreeClassLoss
 from lightning_cells.networks.hourglass import StackedHourglass
 from lightning_cells.networks.ulstm import ULSTM
-from lightning_cells.tracking import track
+from lightning_cells.tracking import Tracker
 
 Loss = Callable[[list[Tensor] | Tensor], Tensor]
 PAPER = "the paper's own implementation, Titan V"
@@ -235,10 +235,10 @@ def tracking(device: str) -> None:
             checkpoint = train(method, data, folder, batches=100)
             if not turn:
                 watch.attach()
-            track(video, checkpoint, folder / "out", device=device)
+            Tracker(checkpoint, device).track_to(video, folder / "out")
             watch.spent.clear()
             start = track_parts.now()
-            _, found = track(video, checkpoint, folder / "out", device=device)
+            _, found = Tracker(checkpoint, device).track_to(video, folder / "out")
             took = track_parts.now() - start
             parts = [f"{watch.spent[part] / frames * 1e3:.1f}" for part in track_parts.PARTS]
             rows.append([method, found, f"{frames / took:.2f}", *parts])

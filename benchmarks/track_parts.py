@@ -35,7 +35,7 @@ from lightning_cells.methods.building import Preprocessing
 from lightning_cells.methods.embedded import EmbeddedVideo
 from lightning_cells.methods.video import SegmentedVideo
 from lightning_cells.networks.hourglass import StackedHourglass
-from lightning_cells.tracking import track
+from lightning_cells.tracking import Tracker
 
 FRAMES = 6
 PARTS: dict[str, list[tuple[type, str]]] = {
@@ -92,12 +92,12 @@ def measure(
     """Returns for each video the number of tracks, and milliseconds per frame by part."""
     used: dict[tuple[int, int], list[dict[str, float]]] = defaultdict(list)
     found = {}
-    track(next(iter(videos.values())), checkpoint, out, device=device)  # warms up
+    Tracker(checkpoint, device).track_to(next(iter(videos.values())), out)  # warms up
     for _ in range(rounds):
         for video, path in videos.items():
             watch.spent.clear()
             start = now()
-            frames, found[video] = track(path, checkpoint, out, device=device)
+            frames, found[video] = Tracker(checkpoint, device).track_to(path, out)
             spent = {part: watch.spent[part] for part in PARTS}
             spent["rest"] = now() - start - sum(spent.values())
             spent["all"] = now() - start

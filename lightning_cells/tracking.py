@@ -22,8 +22,9 @@ from lightning_cells.data.spool import Spool
 from lightning_cells.errors import InputError
 from lightning_cells.instances.linkers import Lap, Linker, Overlap
 from lightning_cells.methods.base import CellMethod, Video
-from lightning_cells.methods.building import Preprocessing, load_method
-from lightning_cells.visualization.preview import Preview
+from lightning_cells.methods.building import load_method
+from lightning_cells.result import Result
+from lightning_cells.visualization.video import Preview
 
 Device = Literal["auto", "cpu", "cuda"]
 LinkerName = Literal["overlap", "laptrack"]
@@ -35,103 +36,141 @@ _FULL = {
 }
 
 
-def track(
-    source: Path,
-    checkpoint: Path,
-    out: Path,
-    device: Device = "auto",
-    chunk: int = 8,
-    preview: bool = False,
-    linker: LinkerName | None = None,
-    scale: float | None = None,
-    interval: float = 20.0,
-) -> tuple[int, int]:
-    """Tracks the cells of a video and writes ``maskNNN.tif`` and ``res_track.txt``.
-
-    The cells that were found are kept in a hidden folder beside `out` until the result is whole: if the process is
-    killed, the same call goes on where it was and gives the same result. `out` appears, or is replaced, at the end.
+class Tracker:
+    """A trained method, ready to track.
 
     Args:
-        source: folder of grey 8- or 16-bit TIFFs, or one multi-page TIFF; see `open_frames`.
         checkpoint: weights, method and preprocessing.
-        out: result folder; an earlier result in it is replaced.
         device: ``auto`` takes a CUDA device if there is one.
-        chunk: frames in memory at a time; more where the method's start needs them.
-        preview: whether to write a GIF beside `out`, named ``<out>_preview.gif``.
         linker: links cells in place of the checkpoint's linker. One of the same kind keeps the checkpoint's
             thresholds, another has its defaults.
         scale: factor on both sides of the frames that the network sees, in place of the checkpoint's: for cells of
-            another size than those of the training. The result has the size of the frames on disk.
-        interval: seconds between two states to go on from, beyond which work may be lost.
-
-    Returns:
-        How many frames there are, and how many tracks were found.
+            another size than those of the training. The result has the size of the frames.
+        chunk: frames in memory at a time; more where the method's start needs them.
 
     Raises:
-        InputError: for frames, a checkpoint, a result folder or an option that cannot be used, and for a full disk.
+        InputError: for a checkpoint or an option that cannot be used.
+
+    Attributes:
+        method: the method, on its device and in evaluation mode.
+        preprocessing: what is done to each frame before the method sees it.
     """
-    if chunk < 1:
-        raise InputError(f"--chunk {chunk}: must be at least 1")
-    if scale is not None and not 0 < scale < float("inf"):
-        raise InputError(f"--scale {scale}: must be a positive number, such as 0.5")
-    target = _device(device)
-    method, preprocessing = load_method(checkpoint)
-    if scale is not None:
-        preprocessing = preprocessing._replace(scale=scale)
-    if linker is not None:
-        _link_by(method, linker)
-    chunk = max(chunk, method.first_chunk)
-    out = out.resolve()
-    work = out.with_name(f".{out.name}.tracking")
-    with open_frames(source) as frames:
-        if any(path.resolve().parent == out for path in frames.files):
-            raise InputError(f"{out}: holds the frames: give another result folder")
-        writer = ResultWriter(out, frames.digits, temporary=work / "masks")  # refuses before anything is computed
-        video = method.open_video(frames.size, frames.numbers[0])  # and so does a linker that is not installed
-        key = _key(checkpoint, frames, preprocessing, target.type, chunk)
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise InputError(f"{error.filename}: is in the way of a folder: give another result folder") from None
-        with _explained(out, work), exclusive(out.with_name(f".{out.name}.lock")), torch.inference_mode():
-            spool = Spool(work, key, interval)
-            _remove_masks(work)
-            pictures = Preview(len(frames)) if preview else None
-            with writer:
-                method.to(target)
-                finished = _tracked(video, frames, preprocessing, chunk, spool, target)
-                for index, labels in enumerate(finished):
-                    writer.write(frames.numbers[index], labels)
-                    if pictures is not None and index in pictures.chosen:
-                        pictures.add(frames.read(index), labels, frames.numbers[index], video.lineage)
-                if pictures is not None:
-                    pictures.save(preview_path(out))
-                writer.finish(video.lineage)
-            spool.remove()
-        return len(frames), len(video.lineage)
+
+    def __init__(
+        self,
+        checkpoint: Path,
+        device: Device = "auto",
+        linker: LinkerName | None = None,
+        scale: float | None = None,
+        chunk: int = 8,
+    ) -> None:
+        if chunk < 1:
+            raise InputError(f"--chunk {chunk}: must be at least 1")
+        if scale is not None and not 0 < scale < float("inf"):
+            raise InputError(f"--scale {scale}: must be a positive number, such as 0.5")
+        self._device = _device(device)
+        self.method, self.preprocessing = load_method(checkpoint)
+        if scale is not None:
+            self.preprocessing = self.preprocessing._replace(scale=scale)
+        if linker is not None:
+            _link_by(self.method, linker)
+        self.method.to(self._device)
+        self._chunk = max(chunk, self.method.first_chunk)
+        with checkpoint.open("rb") as file:
+            self._digest = hashlib.file_digest(file, "blake2b").hexdigest()
+
+    def track(self, frames: np.ndarray | str | Path, progress: bool = True) -> Result:
+        """Tracks the cells of a video in memory.
+
+        Args:
+            frames: (T, H, W) whole numbers from 0 to 65535, or the path of a folder of grey 8- or 16-bit TIFFs or of a
+                multi-page TIFF; see `open_frames`.
+            progress: whether to show a bar at a terminal.
+
+        Raises:
+            InputError: for frames that cannot be used.
+        """
+        source = Path(frames) if isinstance(frames, str) else frames
+        with open_frames(source) as opened, torch.inference_mode():
+            video = self.method.open_video(opened.size, opened.numbers[0])
+            labels = list(self._tracked(video, opened, None, progress))
+            return Result(np.stack(labels), video.lineage, opened.numbers[0], source)
+
+    def track_to(self, source: Path, out: Path, preview: bool = False, interval: float = 20.0) -> tuple[int, int]:
+        """Tracks a video of any length and writes ``maskNNN.tif`` and ``res_track.txt``.
+
+        The cells that were found are kept in a hidden folder beside `out` until the result is whole: if the process is
+        killed, the same call goes on where it was and gives the same result. `out` appears, or is replaced, at the end.
+
+        Args:
+            source: folder of grey 8- or 16-bit TIFFs, or one multi-page TIFF; see `open_frames`.
+            out: result folder; an earlier result in it is replaced.
+            preview: whether to write a GIF beside `out`, named ``<out>_preview.gif``.
+            interval: seconds between two states to go on from, beyond which work may be lost.
+
+        Returns:
+            How many frames there are, and how many tracks were found.
+
+        Raises:
+            InputError: for frames or a result folder that cannot be used, and for a full disk.
+        """
+        out = out.resolve()
+        work = out.with_name(f".{out.name}.tracking")
+        with open_frames(source) as frames:
+            if any(path.resolve().parent == out for path in frames.files):
+                raise InputError(f"{out}: holds the frames: give another result folder")
+            writer = ResultWriter(out, frames.digits, temporary=work / "masks")  # refuses before anything is computed
+            video = self.method.open_video(frames.size, frames.numbers[0])  # and so does a linker not installed
+            try:
+                out.parent.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise InputError(f"{error.filename}: is in the way of a folder: give another result folder") from None
+            with _explained(out, work), exclusive(out.with_name(f".{out.name}.lock")), torch.inference_mode():
+                spool = Spool(work, self._key(frames), interval)
+                _remove_masks(work)
+                pictures = Preview(len(frames)) if preview else None
+                with writer:
+                    for index, labels in enumerate(self._tracked(video, frames, spool)):
+                        writer.write(frames.numbers[index], labels)
+                        if pictures is not None and index in pictures.chosen:
+                            pictures.add(frames.read(index), labels, frames.numbers[index], video.lineage)
+                    if pictures is not None:
+                        pictures.save(preview_path(out))
+                    writer.finish(video.lineage)
+                spool.remove()
+            return len(frames), len(video.lineage)
+
+    def _tracked(
+        self, video: Video, frames: Frames, spool: Spool | None = None, progress: bool = True
+    ) -> Iterator[np.ndarray]:
+        """Yields the track labels of all frames: first those whose cells were kept, then others as they are found."""
+        done = 0
+        if spool is not None:
+            done = min(spool.done * self._chunk, len(frames))
+            for found in spool.chunks():
+                yield from video.link(found)
+            video.state = _to(spool.state, self._device)
+        shown = None if progress else True
+        with tqdm(total=len(frames), initial=done, desc="tracking", unit="frame", disable=shown) as bar:
+            for start in range(done, len(frames), self._chunk):
+                indices = range(start, min(start + self._chunk, len(frames)))
+                found = video.instances(self.preprocessing.prepare(map(frames.read, indices)).to(self._device))
+                if spool is not None:
+                    spool.append(found, video.state)
+                yield from video.link(found)
+                bar.update(len(indices))
+        yield from video.finish()
+
+    def _key(self, frames: Frames) -> str:
+        """All that found cells depend on."""
+        versions = [__version__, torch.__version__, np.__version__]
+        source = [stamp(frames.files), frames.size, frames.numbers[0]]
+        return json.dumps([versions, self._digest, source, self.preprocessing, self._device.type, self._chunk])
 
 
 def preview_path(out: Path) -> Path:
     """Where the preview of a result folder goes."""
     return out.with_name(f"{out.name}_preview.gif")
-
-
-def _tracked(
-    video: Video, frames: Frames, preprocessing: Preprocessing, chunk: int, spool: Spool, device: torch.device
-) -> Iterator[np.ndarray]:
-    """Yields the track labels of all frames: first those whose cells were kept, then the others as they are found."""
-    done = min(spool.done * chunk, len(frames))
-    for found in spool.chunks():
-        yield from video.link(found)
-    video.state = _to(spool.state, device)
-    with tqdm(total=len(frames), initial=done, desc="tracking", unit="frame", disable=None) as bar:
-        for start in range(done, len(frames), chunk):
-            indices = range(start, min(start + chunk, len(frames)))
-            found = video.instances(preprocessing.prepare(map(frames.read, indices)).to(device))
-            spool.append(found, video.state)
-            yield from video.link(found)
-            bar.update(len(indices))
-    yield from video.finish()
 
 
 def _link_by(method: CellMethod, name: LinkerName) -> None:
@@ -149,15 +188,6 @@ def _device(device: Device) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(device)
-
-
-def _key(checkpoint: Path, frames: Frames, preprocessing: Preprocessing, device: str, chunk: int) -> str:
-    """All that found cells depend on."""
-    with checkpoint.open("rb") as file:
-        digest = hashlib.file_digest(file, "blake2b").hexdigest()
-    versions = [__version__, torch.__version__, np.__version__]
-    source = [stamp(frames.files), frames.size, frames.numbers[0]]
-    return json.dumps([versions, digest, source, preprocessing, device, chunk])
 
 
 def _to(state: Any, device: torch.device) -> Any:

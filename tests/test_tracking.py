@@ -162,7 +162,8 @@ def last(self, frame, labels):
     if frame == int(sys.argv[4]):
         os.kill(os.getpid(), signal.SIGKILL)
 ResultWriter.write = last
-engine.track(*map(Path, sys.argv[1:4]), device="cpu", chunk=5, interval=0.0, linker=(sys.argv[5:] or [None])[0])
+source, checkpoint, out = map(Path, sys.argv[1:4])
+engine.Tracker(checkpoint, "cpu", (sys.argv[5:] or [None])[0], chunk=5).track_to(source, out, interval=0.0)
 """
 
 
@@ -258,7 +259,7 @@ def interrupted(source: Path, checkpoint: Path, out: Path, monkeypatch: pytest.M
 
     with monkeypatch.context() as patch:
         patch.setattr(spool.np, "savez_compressed", save)
-        engine.track(source, checkpoint, out, device="cpu", chunk=5, interval=0.0)
+        engine.Tracker(checkpoint, "cpu", chunk=5).track_to(source, out, interval=0.0)
 
 
 def test_full_disk(

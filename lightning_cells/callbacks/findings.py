@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,13 +14,15 @@ from lightning_cells.metrics.cells import CellError, frame_errors
 from lightning_cells.metrics.divisions import compare_divisions
 from lightning_cells.metrics.matching import Regions, match
 from lightning_cells.visualization.drawing import save_png
-from lightning_cells.visualization.kept import CellRow
-from lightning_cells.visualization.lineage_picture import lineage_picture
-from lightning_cells.visualization.lineage_rows import Partners
+from lightning_cells.visualization.lineage import Partners, lineage_picture
 from lightning_cells.visualization.page import file_name
-from lightning_cells.visualization.preview import Preview
 from lightning_cells.visualization.shortlist import Rank, Shortlist, fixed_ranks
+from lightning_cells.visualization.video import Preview
 
+CELLS = "test/cells.json"
+"""The table of cells, an artifact of a test; its columns are those of `CellRow`."""
+FRAMES = "test/frames"
+"""Folder of the artifacts ``<video>/<number>.png``: a frame's panels in a row."""
 PICTURED = 4
 """Videos that get a looping picture and lineage trees, at most."""
 FIXED, WORST = 12, 6
@@ -28,6 +31,28 @@ MOST_CELLS = 50_000
 """Rows of the table of cells, at most."""
 _LONGEST = 320  # pixels of a looping picture
 _MOST_BYTES = 4_000_000  # of it
+
+
+class CellRow(NamedTuple):
+    """A true cell, or a cell of the result that covers none.
+
+    Attributes:
+        video: `findings.VideoFindings.key`.
+        frame: number of the frame.
+        truth_label: the true cell, or 0.
+        label: the cell of the result that covers more than half of it, or 0; without a true cell, the cell itself.
+        area: pixels of the true cell; without one, of the cell of the result.
+        iou: Jaccard index of the two, 0 if one is missing.
+        kind: what became of it, see `metrics.cells.frame_errors`.
+    """
+
+    video: str
+    frame: int
+    truth_label: int
+    label: int
+    area: int
+    iou: float
+    kind: str
 
 
 @dataclass

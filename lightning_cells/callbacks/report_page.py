@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lightning_cells.callbacks.findings import Findings, VideoFindings
-from lightning_cells.visualization.kept import CELLS, CellRow
+from lightning_cells.callbacks.findings import CELLS, CellRow, Findings, VideoFindings
 from lightning_cells.visualization.montage import KINDS, Strip
 from lightning_cells.visualization.page import data_uri, png, render, webp
 

@@ -12,7 +12,7 @@ import pandas as pd
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lightning_cells.callbacks.findings import Findings
+from lightning_cells.callbacks.findings import CELLS, FRAMES, CellRow, Findings
 from lightning_cells.callbacks.images import mlflow_loggers
 from lightning_cells.callbacks.provenance import git_state, machine
 from lightning_cells.callbacks.report_page import About, report_page
@@ -25,7 +25,6 @@ from lightning_cells.loggers.mlflow import RunLogger
 from lightning_cells.methods import Tracked
 from lightning_cells.paths import output_dir
 from lightning_cells.visualization.drawing import save_png
-from lightning_cells.visualization.kept import CELLS, FRAMES, CellRow
 from lightning_cells.visualization.montage import Sample, montage, strip
 from lightning_cells.visualization.page import file_name
 

@@ -11,10 +11,6 @@ import argparse
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
 
 _MEASURES = ("SEG", "DET", "TRA")
 
@@ -37,7 +33,8 @@ def run(args: argparse.Namespace) -> None:
     from lightning_cells.loggers.mlflow import RunLogger
     from lightning_cells.metrics.evaluate import evaluate
     from lightning_cells.paths import output_dir
-    from lightning_cells.visualization.montage import save_png
+    from lightning_cells.result import Result
+    from lightning_cells.visualization.drawing import save_png
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
     home = output_dir() / "demo"
@@ -63,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     for split in SPLITS:
         rows[f"Otsu, {split}"] = evaluate(classical_results(videos, "10", results / split, split), truth)
     picture = home / "tracked.png"
-    save_png(picture, _picture(videos / "10", results / "ulstm" / "10_RES"))
+    save_png(picture, Result.read(results / "ulstm" / "10_RES", videos / "10").picture())
 
     for measure in _MEASURES:
         logger.experiment.log_metric(run_id, f"test/{measure}", rows["U-LSTM, tiny"].as_dict()[measure])
@@ -79,16 +76,6 @@ def run(args: argparse.Namespace) -> None:
     print(f"Picture    {_short(picture)}")
     print(f"Report     {_short(report_path(str(tested.run_id)))}")
     print("Dashboard  make dashboard   (or: lightning-cells dashboard), then open the address it prints")
-
-
-def _picture(frames: Path, result: Path) -> "np.ndarray":
-    """A sheet of tracked frames, (H, W, 3) uint8."""
-    from lightning_cells.data.ctc import frame_paths, read_frame, read_mask, read_tracks
-    from lightning_cells.visualization.montage import track_picture
-
-    images = [read_frame(path) for path in frame_paths(frames).values()]
-    labels = [read_mask(path) for path in frame_paths(result, "mask").values()]
-    return track_picture(images, labels, lineage=read_tracks(result / "res_track.txt"))
 
 
 def _short(path: str | Path) -> str:

@@ -11,7 +11,6 @@ lightning-cells track movie.tif --model models:/nuclei/1 --out movie_RES
 """
 
 import argparse
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 
@@ -55,27 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Tracks."""
-    from lightning_cells.tracking import preview_path, track
+    from lightning_cells.api import load
+    from lightning_cells.tracking import preview_path
 
-    with _checkpoint(args) as checkpoint:
-        frames, tracks = track(
-            args.frames,
-            checkpoint,
-            args.out,
-            device=args.device,
-            chunk=args.chunk,
-            preview=args.preview,
-            linker=args.linker,
-            scale=args.scale,
-        )
+    tracker = load(args.checkpoint or args.model, args.device, args.linker, args.scale, args.chunk)
+    frames, tracks = tracker.track_to(args.frames, args.out, args.preview)
     print(f"{tracks} track(s) in {frames} frame(s): {args.out}")
     if args.preview:
         print(f"preview: {preview_path(args.out.resolve())}")
-
-
-def _checkpoint(args: argparse.Namespace) -> AbstractContextManager[Path]:
-    if args.checkpoint is not None:
-        return nullcontext(args.checkpoint)
-    from lightning_cells.loggers.registry import registered_checkpoint
-
-    return registered_checkpoint(args.model)

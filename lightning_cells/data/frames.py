@@ -1,4 +1,4 @@
-"""Anyone's frames: a folder of images under any names, or one multi-page TIFF."""
+"""Anyone's frames: a folder of images under any names, one multi-page TIFF, or an array."""
 
 import re
 from abc import ABC, abstractmethod
@@ -12,6 +12,9 @@ import tifffile
 from lightning_cells.data.ctc import frame_paths
 from lightning_cells.data.image_files import quiet_tifffile, read_frame
 from lightning_cells.errors import InputError
+
+_CHANNELS = (1, 3, 4)
+_LARGEST = np.iinfo(np.uint16).max
 
 
 class Frames(ABC):
@@ -50,17 +53,20 @@ class Frames(ABC):
 
 
 @contextmanager
-def open_frames(path: Path) -> Iterator[Frames]:
-    """Opens a folder of TIFFs or one TIFF of any number of pages.
+def open_frames(path: Path | np.ndarray) -> Iterator[Frames]:
+    """Opens a folder of TIFFs, one TIFF of any number of pages, or an array.
 
     Args:
-        path: the folder or file. Files named t000.tif, t001.tif, ... keep their numbers; if any has another name, all
-            are frames 0, 1, ... in natural order (img2 before img10), as are pages.
+        path: the folder or file, or frames (T, H, W) of whole numbers from 0 to 65535. Files named t000.tif, t001.tif,
+            ... keep their numbers; if any has another name, all are frames 0, 1, ... in natural order (img2 before
+            img10), as are pages.
 
     Raises:
         InputError: if there is nothing to read, or it is of a kind that is not a grey two-dimensional video.
     """
-    if path.is_dir():
+    if not isinstance(path, Path):
+        yield _Array(path)
+    elif path.is_dir():
         yield _Folder(path)
     elif path.is_file():
         with quiet_tifffile():
@@ -145,6 +151,44 @@ class _Pages(Frames):
         if frame.ndim != 2 or frame.dtype not in (np.uint8, np.uint16):
             raise InputError(f"{name}: is no grey 8- or 16-bit image: save all pages alike")
         return frame.astype(frame.dtype.newbyteorder("="), copy=False), name
+
+
+class _Array(Frames):
+    def __init__(self, frames: np.ndarray) -> None:
+        self.files = []
+        self._frames = check_frames(np.asarray(frames))
+        self.numbers = range(len(frames))
+        self.digits = _digits(len(frames))
+        height, width = self._frames.shape[1:]
+        self.size = (height, width)
+
+    def _pixels(self, index: int) -> tuple[np.ndarray, str]:
+        return self._frames[index], f"frame {index}"
+
+
+def check_frames(frames: np.ndarray) -> np.ndarray:
+    """Returns frames, (T, H, W) of numbers, as uint16; uint8 stays as it is.
+
+    Raises:
+        InputError: unless they are what an 8- or 16-bit grey camera could give.
+    """
+    shape = " x ".join(map(str, frames.shape))
+    if frames.ndim != 3 or not np.issubdtype(frames.dtype, np.number):
+        raise InputError(f"frames: are {shape} of {frames.dtype}: give numbers, all frames of one size, (T, H, W)")
+    if frames.size == 0:
+        raise InputError(f"frames: are empty ({shape}): give at least one frame, (T, H, W)")
+    if frames.shape[2] in _CHANNELS and min(frames.shape[:2]) > max(_CHANNELS):
+        raise InputError(f"frames: {shape} looks like one image with channels: give grey frames, (T, H, W)")
+    if frames.dtype in (np.uint8, np.uint16):
+        return frames.astype(frames.dtype.newbyteorder("="), copy=False)
+    if not np.isfinite(frames).all():
+        raise InputError("frames: hold values that are not finite (NaN, null or infinite): give whole numbers")
+    odd = frames[(frames < 0) | (frames > _LARGEST) | (frames != np.rint(frames))]
+    if odd.size:
+        raise InputError(
+            f"frames: hold {odd[0]:g}: give whole numbers from 0 to {_LARGEST}, as the camera does, not normalised"
+        )
+    return frames.astype(np.uint16)
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

@@ -9,14 +9,13 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
-import torch
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.types import Schema, TensorSpec
 
 from lightning_cells.errors import InputError
-from lightning_cells.methods.building import load_method
+from lightning_cells.tracking import Tracker
 
 MOST_PIXELS = 2**24
 """Of all frames of a request together."""
@@ -30,10 +29,6 @@ SIGNATURE = ModelSignature(
     ),
 )
 """``frames``, float32 since MLflow turns JSON into the type that is named here, and would cut fractions off."""
-
-_CHUNK = 8  # frames that the network sees at a time, as in `track`
-_CHANNELS = (1, 3, 4)
-_LARGEST = np.iinfo(np.uint16).max
 
 
 class Refused(MlflowException):
@@ -59,8 +54,7 @@ class ServedModel:
     """
 
     def __init__(self, checkpoint: Path) -> None:
-        self._method, self._preprocessing = load_method(checkpoint)
-        self._method.to("cuda" if torch.cuda.is_available() else "cpu")
+        self._tracker = Tracker(checkpoint)
         self._one_at_a_time = Lock()  # a server answers requests in threads: their memory would add up
 
     def predict(self, model_input: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -76,52 +70,19 @@ class ServedModel:
         Raises:
             Refused: if frames are of a wrong kind.
         """
+        frames = model_input["frames"]
         try:
-            frames = check_frames(model_input["frames"])
-            with self._one_at_a_time, torch.inference_mode():
-                return self._tracked(frames)
+            if frames.size > MOST_PIXELS:
+                shape = " x ".join(map(str, frames.shape))
+                raise InputError(
+                    f"frames: {shape} are {frames.size} pixels, at most {MOST_PIXELS} go at once: give fewer or "
+                    "smaller frames, or use lightning-cells track, which takes videos of any length"
+                )
+            with self._one_at_a_time:
+                result = self._tracker.track(frames, progress=False)
         except InputError as error:
             raise Refused(str(error)) from None
-
-    def _tracked(self, frames: np.ndarray) -> dict[str, np.ndarray]:
-        size = max(_CHUNK, self._method.first_chunk)
-        height, width = frames.shape[1:]
-        video = self._method.open_video((height, width))
-        labels: list[np.ndarray] = []
-        for start in range(0, len(frames), size):
-            chunk = self._preprocessing.prepare(frames[start : start + size])
-            labels += video.push(chunk.to(self._method.device))
-        labels += video.finish()
-        tracks = sorted(video.lineage.values())
-        return {"labels": np.stack(labels), "tracks": np.array(tracks, np.int32).reshape(-1, 4)}
-
-
-def check_frames(frames: np.ndarray) -> np.ndarray:
-    """Returns frames, (T, H, W) of numbers, as uint16.
-
-    Raises:
-        InputError: unless they are what an 8- or 16-bit grey camera could give, and no more than `MOST_PIXELS`.
-    """
-    shape = " x ".join(map(str, frames.shape))
-    if frames.ndim != 3 or not np.issubdtype(frames.dtype, np.number):
-        raise InputError(f"frames: are {shape} of {frames.dtype}: give numbers, all frames of one size, (T, H, W)")
-    if frames.size == 0:
-        raise InputError(f"frames: are empty ({shape}): give at least one frame, (T, H, W)")
-    if frames.shape[2] in _CHANNELS and min(frames.shape[:2]) > max(_CHANNELS):
-        raise InputError(f"frames: {shape} looks like one image with channels: give grey frames, (T, H, W)")
-    if frames.size > MOST_PIXELS:
-        raise InputError(
-            f"frames: {shape} are {frames.size} pixels, at most {MOST_PIXELS} go at once: give fewer or smaller "
-            "frames, or use lightning-cells track, which takes videos of any length"
-        )
-    if not np.isfinite(frames).all():
-        raise InputError("frames: hold values that are not finite (NaN, null or infinite): give whole numbers")
-    odd = frames[(frames < 0) | (frames > _LARGEST) | (frames != np.rint(frames))]
-    if odd.size:
-        raise InputError(
-            f"frames: hold {odd[0]:g}: give whole numbers from 0 to {_LARGEST}, as the camera does, not normalised"
-        )
-    return frames.astype(np.uint16)
+        return {"labels": result.labels, "tracks": result.tracks.to_numpy(np.int32)}
 
 
 def _load_pyfunc(path: str) -> ServedModel:

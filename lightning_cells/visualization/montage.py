@@ -20,15 +20,10 @@ from lightning_cells.visualization.drawing import (
     panel_size,
     resample,
     rims,
-    save_png,
     text_width,
     to_bytes,
     write,
 )
-from lightning_cells.visualization.kept import GAP, PANELS
-from lightning_cells.visualization.sheet import track_picture
-
-__all__ = ["KINDS", "Sample", "Strip", "montage", "save_png", "strip", "track_picture"]
 
 KINDS: Mapping[Kind, Colour] = {
     "matched": hexadecimal("2FB58A"),
@@ -39,6 +34,9 @@ KINDS: Mapping[Kind, Colour] = {
 }
 """What can become of a cell, and its colour; after Okabe and Ito, for colour-blind people too."""
 
+PANELS = ("Frame", "Truth", "Prediction", "Errors")
+GAP = 8
+"""White pixels between two panels."""
 UNKNOWN = (0.6, 0.6, 0.6)  # outline of predicted cells where the truth is unknown
 SEEN = "Network"  # title of the panel after the frame, where any sample has such a picture
 MARGIN, CAPTION, HEADER, LEGEND = 12, 24, 30, 22  # pixels

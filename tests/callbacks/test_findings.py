@@ -5,10 +5,9 @@ import pytest
 from PIL import Image
 
 from lightning_cells.callbacks import findings as module
-from lightning_cells.callbacks.findings import Findings
+from lightning_cells.callbacks.findings import CellRow, Findings
 from lightning_cells.data.ctc import SequenceFiles, Track, write_image
 from lightning_cells.data.sequence import Sequence
-from lightning_cells.visualization.kept import CellRow
 
 SIZE = (20, 30)
 

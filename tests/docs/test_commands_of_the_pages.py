@@ -3,6 +3,7 @@
 They run as they are written, with what makes them short added at their end: small videos, one epoch of two batches.
 """
 
+import doctest
 import re
 import shlex
 import shutil
@@ -105,3 +106,14 @@ LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 def test_links_lead_somewhere(page: str) -> None:
     missing = [link for link in LINK.findall((ROOT / page).read_text()) if not ((ROOT / page).parent / link).exists()]
     assert missing == []
+
+
+def test_the_page_on_python_says_what_happens(place: Path) -> None:
+    _hand_over(place)
+    page = (ROOT / "docs/how-to/use-from-python.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```pycon\n(.*?)```", page, re.DOTALL))
+    test = doctest.DocTestParser().get_doctest(code, {}, "use-from-python.md", None, 0)
+    assert len(test.examples) > 15
+    said: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL)
+    assert runner.run(test, out=said.append).failed == 0, "".join(said)

@@ -15,6 +15,7 @@ import yaml
 from mlflow.exceptions import MlflowException
 
 from lightning_cells.cli import main
+from lightning_cells.data.frames import check_frames
 from lightning_cells.errors import InputError
 from lightning_cells.loggers import registering, served_model
 from lightning_cells.loggers.registering import Registered, register
@@ -163,7 +164,7 @@ def test_the_signature_refuses_other_shapes_and_types(shared: Path, pixels: np.n
 
 def test_16_bit_frames_are_whole(shared: Path) -> None:
     extremes = np.array([[[0, 65535]]], np.float32)
-    checked = served_model.check_frames(extremes)
+    checked = check_frames(extremes)
     assert checked.dtype == np.uint16
     np.testing.assert_array_equal(checked, extremes)
 

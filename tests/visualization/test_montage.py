@@ -6,9 +6,10 @@ from PIL import Image
 
 from lightning_cells.data.ctc import Track
 from lightning_cells.visualization import montage as module
-from lightning_cells.visualization.drawing import grey, panel_size, resample, rims, track_colours
-from lightning_cells.visualization.kept import PANELS
-from lightning_cells.visualization.montage import KINDS, Sample, montage, save_png, strip, track_picture
+from lightning_cells.visualization import video
+from lightning_cells.visualization.drawing import grey, panel_size, resample, rims, save_png, track_colours
+from lightning_cells.visualization.montage import KINDS, PANELS, Sample, montage, strip
+from lightning_cells.visualization.video import track_picture
 
 FOUR, SIDE = 4, 5  # panels in a row; a frame of 64 pixels is enlarged five times, to 320
 LEFT = [module.MARGIN + k * (320 + module.GAP) for k in range(FOUR)]
@@ -255,21 +256,20 @@ def test_sisters_differ_in_colour_and_a_track_keeps_its_own():
 
 
 def test_the_sheet_shows_evenly_spaced_frames_with_tails(monkeypatch):
-    from lightning_cells.visualization import sheet
 
     texts = []
-    monkeypatch.setattr(sheet, "write", lambda page, text, at, **options: texts.append(text))
+    monkeypatch.setattr(video, "write", lambda page, text, at, **options: texts.append(text))
     labels = [blocks((3, 20, 4 + 4 * k, 26, 10 + 4 * k)) for k in range(12)]
     frames = [np.zeros((64, 64))] * 12
     image = track_picture(frames, labels, numbers=range(30, 42), tail=8)
     assert [int(re.sub(r"\D", "", text)) for text in texts] == [30, 32, 33, 35, 36, 38, 39, 41]
-    assert image.shape == (2 * 320 + sheet.GAP, 4 * 320 + 3 * sheet.GAP, 3)
-    last = image[320 + sheet.GAP :, 3 * (320 + sheet.GAP) :]
+    assert image.shape == (2 * 320 + video.GAP, 4 * 320 + 3 * video.GAP, 3)
+    last = image[320 + video.GAP :, 3 * (320 + video.GAP) :]
     path = last[22 * SIDE + SIDE // 2 + 2]  # row of the centres, which lie between pixels 22 and 23
     colour = track_colours(np.array(3)) * 255
     reach = np.flatnonzero(np.abs(path - colour).max(axis=1) < 4)
     assert abs(reach.min() - (50.5 - 32 + 0.5) * SIDE) < 4  # eight frames of four pixels back
-    assert track_picture(frames, labels, tail=0)[320 + sheet.GAP :, 3 * (320 + sheet.GAP) :][:, :100].max() == 0
+    assert track_picture(frames, labels, tail=0)[320 + video.GAP :, 3 * (320 + video.GAP) :][:, :100].max() == 0
 
 
 def test_the_tail_of_a_daughter_begins_at_her_mother():

@@ -9,8 +9,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from numpy.typing import NDArray
 
+from lightning_cells.callbacks.findings import CELLS, CellRow
 from lightning_cells.experiments.comparison.artifacts import read_file
-from lightning_cells.visualization.kept import CELLS, CellRow
 
 _BELONG = 0.5  # Jaccard index above which a true and a predicted cell are one and the same
 

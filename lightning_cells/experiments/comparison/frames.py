@@ -10,9 +10,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from PIL import Image
 
+from lightning_cells.callbacks.findings import FRAMES
 from lightning_cells.experiments.comparison.artifacts import read_files
 from lightning_cells.experiments.comparison.cells import Cells
-from lightning_cells.visualization.kept import FRAMES, GAP, PANELS
+from lightning_cells.visualization.montage import GAP, PANELS
 from lightning_cells.visualization.page import data_uri, webp
 
 _NAME = re.compile(r"(?P<video>[^/]+)/(?P<number>\d+)\.png")

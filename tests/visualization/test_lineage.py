@@ -1,11 +1,21 @@
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 
 from lightning_cells.data.ctc import Lineage, Track
-from lightning_cells.visualization import lineage_picture as module
+from lightning_cells.visualization import lineage as module
 from lightning_cells.visualization.drawing import track_colours
-from lightning_cells.visualization.lineage_picture import lineage_picture
-from lightning_cells.visualization.lineage_rows import MOST_SPURIOUS, MOST_TRUE, Row, arrange
+from lightning_cells.visualization.lineage import (
+    MOST_SPURIOUS,
+    MOST_TRUE,
+    Row,
+    arrange,
+    lineage_figure,
+    lineage_picture,
+)
 from lightning_cells.visualization.montage import KINDS
+
+PAPER = to_rgb(module._PAPER)
 
 
 def lineage(*rows: tuple[int, int, int, int]) -> Lineage:
@@ -55,43 +65,48 @@ def test_without_truth_there_is_the_result():
     assert lineage_picture({}, {}, {}).dtype == np.uint8
 
 
-def at(image: np.ndarray, side: int, row: int, frame: float, above: int = 0) -> np.ndarray:
-    """The pixel of a time in a row of one of the trees, of 16 pixels each."""
-    share = frame / 10
-    x = module.MARGIN + side * (module.WIDTH + module.GAP) + 40 + share * (module.WIDTH - 40 - 8)
-    return image[module.HEADER + 4 + 16 * row + 8 - above, round(x)] / 255
+class Drawn:
+    """A figure, and the pixel of a time in a row of one of its trees."""
+
+    def __init__(self, *what) -> None:
+        self.figure = lineage_figure(*what)
+        canvas = FigureCanvasAgg(self.figure)
+        canvas.draw()
+        self.image = np.asarray(canvas.buffer_rgba())[..., :3] / 255
+
+    def at(self, side: int, row: int, frame: float, above: int = 0) -> np.ndarray:
+        x, y = self.figure.axes[side].transData.transform((frame, row))
+        return self.image[round(self.image.shape[0] - y) - above, round(x)]
 
 
 def test_lines_have_the_colour_of_the_true_track_where_they_match():
-    image = lineage_picture(TRUTH, RESULT, PARTNERS)
+    drawn = Drawn(TRUTH, RESULT, PARTNERS)
     for row, truth in enumerate((2, 1, 3, 4)):
         for side in (0, 1):
             frame = 2.5 if truth == 1 else 6.5
-            assert np.allclose(at(image, side, row, frame), track_colours(np.array(truth)), atol=0.02)
-    assert np.allclose(at(image, 1, 3, 1.5), track_colours(np.array(4)), atol=0.02)  # 14 as 15
+            assert np.allclose(drawn.at(side, row, frame), track_colours(np.array(truth)), atol=0.02)
+    assert np.allclose(drawn.at(1, 3, 1.5), track_colours(np.array(4)), atol=0.02)  # 14 as 15
     for side, row, frame in ((0, 2, 8.5), (1, 2, 8.5), (1, 4, 2.5)):  # missed, and nothing there: thin and grey
-        assert np.ptp(at(image, side, row, frame)) < 0.05
-        assert np.array_equal(at(image, side, row, frame, above=2), np.array(module._PAPER) / 255)
-    assert not np.array_equal(at(image, 0, 2, 6.5, above=2), np.array(module._PAPER) / 255)
+        assert np.ptp(drawn.at(side, row, frame)) < 0.05
+        assert np.allclose(drawn.at(side, row, frame, above=2), PAPER)
+    assert not np.allclose(drawn.at(0, 2, 6.5, above=2), PAPER)
 
 
 def test_divisions_are_marked_in_both():
-    found = lineage_picture(TRUTH, RESULT, PARTNERS)
+    found = Drawn(TRUTH, RESULT, PARTNERS)
     for side in (0, 1):
-        assert np.allclose(at(found, side, 1, 5), KINDS["matched"], atol=0.02)
+        assert np.allclose(found.at(side, 1, 5), KINDS["matched"], atol=0.02)
     alone = {label: track._replace(parent=0) for label, track in RESULT.items()}
-    missed = lineage_picture(TRUTH, alone, PARTNERS)
-    assert np.allclose(at(missed, 0, 1, 5), KINDS["missed"], atol=0.02)
-    false = lineage_picture(
-        {1: TRUTH[1], 2: TRUTH[2]._replace(parent=0)} | {3: TRUTH[3]._replace(parent=0)}, RESULT, PARTNERS
-    )
-    assert np.allclose(at(false, 1, 0, 5), KINDS["spurious"], atol=0.02)
+    missed = Drawn(TRUTH, alone, PARTNERS)
+    assert np.allclose(missed.at(0, 1, 5), KINDS["missed"], atol=0.02)
+    false = Drawn({1: TRUTH[1], 2: TRUTH[2]._replace(parent=0)} | {3: TRUTH[3]._replace(parent=0)}, RESULT, PARTNERS)
+    assert np.allclose(false.at(1, 0, 5), KINDS["spurious"], atol=0.02)
 
 
 def test_one_cell_over_two_true_ones_is_thinner():
     truth = lineage((1, 0, 9, 0), (2, 0, 9, 0))
-    image = lineage_picture(truth, lineage((5, 0, 9, 0)), {f: {1: 5, 2: 5 if f > 4 else 0} for f in range(10)})
-    assert not np.allclose(at(image, 0, 0, 2.5, above=2), np.array(module._PAPER) / 255)
-    assert np.allclose(at(image, 0, 0, 7.5, above=2), np.array(module._PAPER) / 255)
-    assert np.allclose(at(image, 1, 0, 7.5, above=2), np.array(module._PAPER) / 255)
-    assert np.ptp(at(image, 0, 0, 7.5)) > 0.3
+    drawn = Drawn(truth, lineage((5, 0, 9, 0)), {f: {1: 5, 2: 5 if f > 4 else 0} for f in range(10)})
+    assert not np.allclose(drawn.at(0, 0, 2.5, above=2), PAPER)
+    assert np.allclose(drawn.at(0, 0, 7.5, above=2), PAPER)
+    assert np.allclose(drawn.at(1, 0, 7.5, above=2), PAPER)
+    assert np.ptp(drawn.at(0, 0, 7.5)) > 0.3

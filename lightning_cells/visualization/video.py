@@ -1,7 +1,8 @@
-"""A tracked video in short: a looping picture with outlined and numbered cells, and tails where they came from."""
+"""A tracked video at a glance: a sheet of frames, or a looping picture, with tails where cells came from."""
 
 import io
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from lightning_cells.data.ctc import Lineage
 from lightning_cells.visualization.drawing import (
     grey,
     paint,
+    paint_cells,
     paint_lines,
     panel_size,
     resample,
@@ -20,17 +22,71 @@ from lightning_cells.visualization.drawing import (
     track_colours,
     write,
 )
-from lightning_cells.visualization.sheet import in_columns
-from lightning_cells.visualization.tails import centres, tails
 
 FRAMES = 50
 """Most frames of a preview."""
 LONGEST = 512
 """Pixels of its longer side, at most."""
+GAP = 6  # pixels
 _TAIL = 6  # frames back that a tail goes, of those that are shown
 _DURATION = 120  # milliseconds of a frame
 _READABLE = 9  # pixels across, in the picture, from which a cell has room for its number
 _COLOURS = 14  # of the tracks
+
+
+def track_picture(
+    frames: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    numbers: Sequence[int] | None = None,
+    lineage: Lineage | None = None,
+    shown: int = 8,
+    tail: int = _TAIL,
+) -> np.ndarray:
+    """Draws evenly spaced frames of a tracked video on a sheet of up to four columns.
+
+    A cell has the colour of its track in all frames, and a tail where it came from.
+
+    Args:
+        frames: the video, each (h, w) of real intensities.
+        labels: track ids of each frame, (H, W) integers, 0 background.
+        numbers: numbers of the frames, to be written on them; None counts from 0.
+        lineage: with it, the tails of daughters begin at their mother.
+        shown: most frames to show.
+        tail: how many frames back a tail goes.
+
+    Returns:
+        uint8 (H, W, 3); each frame at most 320 pixels wide and high.
+
+    Raises:
+        ValueError: if there are no frames, or not as many labels.
+    """
+    if not len(frames) or len(frames) != len(labels):
+        raise ValueError(f"{len(frames)} frames and {len(labels)} label images: give as many, at least one")
+    chosen = np.unique(np.linspace(0, len(frames) - 1, min(shown, len(frames))).round().astype(int))
+    needed = {past for index in chosen for past in range(max(0, index - tail), index + 1)}
+    sizes = {index: panel_size((labels[index].shape[0], labels[index].shape[1])) for index in needed}
+    places = {index: centres(labels[index], sizes[index]) for index in needed}
+    panels = []
+    for index in chosen:
+        panel = grey(frames[index], sizes[index])
+        paint_cells(panel, resample(labels[index], sizes[index]))
+        before = [places[past] for past in range(max(0, index - tail), index + 1)]
+        paint_lines(panel, tails(before, lineage or {}), width=2)
+        page = Image.fromarray(to_bytes(panel))
+        write(page, f"frame {index if numbers is None else numbers[index]}", (6, 5), anchor="lt", light=True)
+        panels.append(np.asarray(page))
+    return in_columns(panels)
+
+
+def in_columns(panels: Sequence[np.ndarray]) -> np.ndarray:
+    """Puts pictures, uint8 (h, w, 3), into rows of up to four: uint8 (H, W, 3)."""
+    columns = min(4, len(panels))
+    tall, wide = (max(panel.shape[axis] for panel in panels) for axis in (0, 1))
+    rows = -(-len(panels) // columns)
+    page = Image.new("RGB", (columns * (wide + GAP) - GAP, rows * (tall + GAP) - GAP), "white")
+    for k, panel in enumerate(panels):
+        page.paste(Image.fromarray(panel), (k % columns * (wide + GAP), k // columns * (tall + GAP)))
+    return np.asarray(page)
 
 
 class Preview:
@@ -131,3 +187,45 @@ def _readable(labels: np.ndarray) -> list[int]:
     """Labels of the cells that have room for a number."""
     counts = np.bincount(labels[labels > 0])
     return np.flatnonzero(counts >= _READABLE**2).tolist()
+
+
+def centres(labels: np.ndarray, size: tuple[int, int] | None = None) -> dict[int, np.ndarray]:
+    """Finds where the cells of a frame are.
+
+    Args:
+        labels: (H, W) integers, 0 background.
+        size: height and width of the picture in whose pixels the answer is; None takes those of the frame.
+
+    Returns:
+        Label -> row and column of the centre, (2,).
+    """
+    rows, columns = np.nonzero(labels)
+    values = labels[rows, columns]
+    counts = np.bincount(values)
+    found = np.flatnonzero(counts)
+    middle = np.stack([np.bincount(values, axis)[found] / counts[found] for axis in (rows, columns)], 1)
+    factor = np.array(size or labels.shape) / labels.shape
+    return dict(zip(found.tolist(), (middle + 0.5) * factor - 0.5, strict=True))
+
+
+def tails(places: Sequence[dict[int, np.ndarray]], lineage: Lineage) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Traces the cells of the last of some frames back through the others.
+
+    Args:
+        places: `centres` of each frame, in order.
+        lineage: with a row for a daughter, her tail begins at her mother.
+
+    Returns:
+        Points (N, 2) as row and column, and the colour (3,) of the track, for each cell that was there before.
+    """
+    lines = []
+    for label in places[-1]:
+        points, track = [], label
+        for there in reversed(places):
+            if track not in there and track in lineage and lineage[track].parent in there:
+                track = lineage[track].parent
+            if track in there:
+                points.append(there[track])
+        if len(points) > 1:
+            lines.append((np.array(points), track_colours(np.array(label))))
+    return lines

@@ -4,9 +4,7 @@ from PIL import Image
 
 from lightning_cells.data.ctc import Track
 from lightning_cells.visualization.drawing import track_colours
-from lightning_cells.visualization.preview import FRAMES, Preview
-from lightning_cells.visualization.sheet import GAP
-from lightning_cells.visualization.tails import centres, tails
+from lightning_cells.visualization.video import FRAMES, GAP, Preview, centres, tails
 
 
 def square(label: int, row: int, column: int, side: int = 6) -> np.ndarray:

@@ -1,0 +1,86 @@
+"""The package from Python: load a model, track frames, measure the result."""
+
+from contextlib import nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from lightning_cells.data.simulate import simulate
+from lightning_cells.errors import InputError
+from lightning_cells.result import Result
+from lightning_cells.tracking import Device, LinkerName, Tracker
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+__all__ = ["Result", "Tracker", "evaluate", "load", "simulate"]
+
+_REGISTERED = "models:/"
+
+
+def load(
+    model: str | Path,
+    device: Device = "auto",
+    linker: LinkerName | None = None,
+    scale: float | None = None,
+    chunk: int = 8,
+) -> Tracker:
+    """Loads a trained model.
+
+    Args:
+        model: path of a checkpoint, such as ``outputs/checkpoints/RUN/best.ckpt``, or a registered model:
+            ``models:/NAME/VERSION``, ``models:/NAME/latest``, ``models:/NAME@ALIAS``.
+        device: see `Tracker`, as for the others.
+        linker: what links cells.
+        scale: factor on the frames that the network sees.
+        chunk: frames in memory at a time.
+
+    Raises:
+        InputError: if there is no such model, it cannot be used, or an option does not fit it.
+    """
+    place: AbstractContextManager[Path]
+    if str(model).startswith(_REGISTERED):
+        from lightning_cells.loggers.registry import registered_checkpoint
+
+        place = registered_checkpoint(str(model))
+    else:
+        place = nullcontext(Path(model))
+    with place as checkpoint:
+        return Tracker(checkpoint, device, linker, scale, chunk)
+
+
+def evaluate(result: Result | str | Path, truth: Result | str | Path) -> dict[str, float | int | None]:
+    """Compares tracked cells with the truth, by the measures of the Cell Tracking Challenge.
+
+    Args:
+        result: tracked cells, or a result folder such as ``01_RES``.
+        truth: the true cells, or a truth folder such as ``01_GT``.
+
+    Returns:
+        SEG, DET, TRA, LNK, OP_CSB and OP_CTB from 0 to 1, the numbers of operations behind them, and the divisions;
+        None for what the truth does not allow to compute.
+
+    Raises:
+        InputError: if one of the two cannot be read, they do not fit each other, or the result is not valid.
+    """
+    if isinstance(truth, Result):
+        return _compared(result if isinstance(result, Result) else Result.read(result), truth)
+    from lightning_cells.metrics.evaluate import evaluate as evaluate_folders
+
+    if not isinstance(result, Result):
+        return evaluate_folders(Path(result), Path(truth)).as_dict()
+    with TemporaryDirectory(prefix="lightning_cells-") as folder:  # one way of reading and checking for all
+        return evaluate_folders(result.save(Path(folder, "result")), Path(truth)).as_dict()
+
+
+def _compared(result: Result, truth: Result) -> dict[str, float | int | None]:
+    """Compares two results; the second one counts as the truth of every pixel."""
+    from lightning_cells.metrics.ctc import CTCMatcher
+
+    if (result.first_frame, result.labels.shape) != (truth.first_frame, truth.labels.shape):
+        here, there = (f"{one.labels.shape} from frame {one.first_frame}" for one in (result, truth))
+        raise InputError(f"the result is {here}, the truth {there}: give the same frames of one video")
+    matcher = CTCMatcher()
+    for number, (labels, true) in enumerate(zip(result.labels, truth.labels, strict=True), result.first_frame):
+        matcher.update(number, labels, true, true)
+    return matcher.compute(result.lineage, truth.lineage).as_dict()

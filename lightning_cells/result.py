@@ -1,0 +1,125 @@
+"""The tracked cells of a video, in memory: label images, tracks, and a table of cells."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lightning_cells.data.ctc import Lineage, ResultWriter, frame_paths, read_mask, read_tracks
+from lightning_cells.data.frames import open_frames
+from lightning_cells.errors import InputError
+from lightning_cells.visualization.page import png
+from lightning_cells.visualization.video import track_picture
+
+_TRACKS = ["track", "first", "last", "parent"]
+_CELLS = ["frame", "track", "y", "x", "area", "mean_intensity"]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Tracked cells; in a notebook it shows itself as a sheet of frames.
+
+    Attributes:
+        labels: int32 (T, H, W): 0 background, else the number of the cell's track.
+        lineage: the tracks by number, with their first and last frame and their mother.
+        first_frame: number of the first frame, as in the names of its files.
+        frames: the video that was tracked, an array (T, H, W) or its place on disk; None if it is not at hand.
+    """
+
+    labels: np.ndarray
+    lineage: Lineage
+    first_frame: int = 0
+    frames: np.ndarray | Path | None = None
+
+    @classmethod
+    def read(cls, folder: str | Path, frames: np.ndarray | str | Path | None = None) -> "Result":
+        """Reads a result folder, with ``maskNNN.tif`` and ``res_track.txt``.
+
+        Args:
+            folder: by custom ``01_RES``.
+            frames: the video that was tracked, for pictures and intensities.
+
+        Raises:
+            InputError: if a file is missing or not readable, or masks differ in size.
+        """
+        folder = Path(folder)
+        masks = frame_paths(folder, "mask")
+        labels = [read_mask(path) for path in masks.values()]
+        for path, mask in zip(masks.values(), labels, strict=True):
+            if mask.shape != labels[0].shape:
+                raise InputError(f"{path}: is of another size than the first mask: give masks of one size")
+        lineage = read_tracks(folder / "res_track.txt")
+        source = Path(frames) if isinstance(frames, str) else frames
+        return cls(np.stack(labels).astype(np.int32), lineage, min(masks), source)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        return (
+            f"Result({len(self)} frames of {self.labels.shape[1]} x {self.labels.shape[2]}, {len(self.lineage)} tracks)"
+        )
+
+    @cached_property
+    def tracks(self) -> pd.DataFrame:
+        """A row for each track: ``track``, ``first`` and ``last`` frame, ``parent`` (0 for none)."""
+        return pd.DataFrame(sorted(self.lineage.values()), columns=_TRACKS, dtype=np.int64)
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """A row for each cell in each frame: ``frame``, ``track``, ``y``, ``x``, ``area``, ``mean_intensity``.
+
+        Centres are in pixels from the upper left pixel's centre, areas in pixels; the intensity, of the frame as it is
+        on disk, is NaN where the frames are not at hand.
+        """
+        tables = [_measured(labels, frame) for labels, frame in zip(self.labels, self._images(), strict=True)]
+        numbered = [table.assign(frame=self.first_frame + index) for index, table in enumerate(tables)]
+        return pd.concat(numbered, ignore_index=True)[_CELLS]
+
+    def picture(self, shown: int = 8) -> np.ndarray:
+        """Draws evenly spaced frames, cells in the colours of their tracks: uint8 (H, W, 3).
+
+        Args:
+            shown: most frames to show.
+        """
+        frames = [np.zeros(self.labels.shape[1:], np.uint8) if image is None else image for image in self._images()]
+        numbers = range(self.first_frame, self.first_frame + len(self))
+        return track_picture(frames, list(self.labels), numbers, self.lineage, shown)
+
+    def _repr_png_(self) -> bytes:
+        return png(self.picture())
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes ``maskNNN.tif`` and ``res_track.txt``; an earlier result there is replaced.
+
+        Raises:
+            InputError: if the folder holds anything but a result.
+        """
+        digits = max(3, len(str(self.first_frame + len(self) - 1)))
+        with ResultWriter(Path(folder), digits) as writer:
+            for number, labels in enumerate(self.labels, self.first_frame):
+                writer.write(number, labels)
+            writer.finish(self.lineage)
+        return Path(folder)
+
+    def _images(self) -> list[np.ndarray | None]:
+        if self.frames is None:
+            return [None] * len(self)
+        with open_frames(self.frames) as frames:
+            if (len(frames), *frames.size) != self.labels.shape:
+                there = f"{len(frames)} of {frames.size[0]} x {frames.size[1]}"
+                raise InputError(f"frames: are {there}, which {self} is not of: give the video that was tracked")
+            return [frames.read(index) for index in range(len(frames))]
+
+
+def _measured(labels: np.ndarray, image: np.ndarray | None) -> pd.DataFrame:
+    """Centre, area and mean intensity of the cells of a frame."""
+    rows, columns = np.nonzero(labels)
+    inside = labels[rows, columns]
+    area = np.bincount(inside)
+    track = np.flatnonzero(area)
+    brightness = np.full(len(inside), np.nan) if image is None else image[rows, columns]
+    y, x, intensity = (np.bincount(inside, values)[track] / area[track] for values in (rows, columns, brightness))
+    return pd.DataFrame({"track": track, "y": y, "x": x, "area": area[track], "mean_intensity": intensity})
