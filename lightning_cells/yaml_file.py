@@ -1,11 +1,22 @@
-"""Files in YAML that users write."""
+"""Files in YAML that users write: read, and checked by pydantic with all mistakes told at once."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    TypeAdapter,
+    ValidationError,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, InitErrorDetails
 
-from lightning_cells.errors import InputError
+from lightning_cells.errors import InputError, nearest
 
 
 def read_yaml(path: Path, wanted: str) -> Any:
@@ -25,3 +36,87 @@ def read_yaml(path: Path, wanted: str) -> Any:
         raise InputError(f"{path}{line}: is no valid YAML ({error.problem}): correct it") from None
     except (OSError, ValueError, yaml.YAMLError):
         raise InputError(f"{path}: is not a readable text file: give {wanted}") from None
+
+
+def checked(kind: Any, tree: Any, place: str) -> Any:
+    """Converts plain values to a type that pydantic knows, such as a `Strict` model.
+
+    Args:
+        kind: the type.
+        tree: as YAML gave it.
+        place: the file, the beginning of the message.
+
+    Raises:
+        InputError: if the values are none of that type. One line names every mistake by its key.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(tree)
+    except ValidationError as error:
+        raise InputError(f"{place}: {'; '.join(map(_told, error.errors()))}") from None
+
+
+class Strict(BaseModel):
+    """A mapping of known keys; for an unknown one the nearest right one is told."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_nearest(cls, tree: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(tree)
+        except ValidationError as error:
+            known = [field.alias or name for name, field in cls.model_fields.items()]
+            raise mistakes(_of_key(one, known) or one for one in error.errors()) from None
+
+
+def mistake(place: tuple[int | str, ...], message: str, value: Any = None) -> InitErrorDetails:
+    """One of the `mistakes`, at a place within the value that is checked."""
+    return {"type": "value_error", "loc": place, "input": value, "ctx": {"error": ValueError(message)}}
+
+
+def mistakes(found: Iterable[InitErrorDetails | ErrorDetails]) -> ValidationError:
+    """What a validator raises for several mistakes at once."""
+    details = [mistake(one.get("loc", ()), _message(one), one["input"]) for one in found]
+    return ValidationError.from_exception_data("", details)
+
+
+def or_else(message: str) -> WrapValidator:
+    """Annotates a type with what is told of a value that is not of it.
+
+    Args:
+        message: with ``{value}`` for the value. What a validator within the type says by a ValueError goes before it.
+    """
+
+    def check(value: Any, handler: Any) -> Any:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            if any(one["type"] == "value_error" for one in error.errors()):
+                raise
+            raise ValueError(message.format(value=value)) from None
+
+    return WrapValidator(check)
+
+
+def _of_key(error: ErrorDetails, known: list[str]) -> InitErrorDetails | None:
+    """A key that is unknown or missing, as a mistake of the mapping that it belongs to."""
+    if len(error["loc"]) != 1 or error["type"] not in ("extra_forbidden", "missing"):
+        return None
+    key = str(error["loc"][0])
+    return mistake(
+        (), f"has no '{key}': add it" if error["type"] == "missing" else f"there is no '{key}': {nearest(key, known)}"
+    )
+
+
+def _message(error: Any) -> str:
+    """A mistake in the words of a validator, or else in pydantic's."""
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    return f"{error['msg'].replace('Input should', 'should')}, not '{error['input']}'"
+
+
+def _told(error: ErrorDetails) -> str:
+    place, message = ".".join(map(str, error["loc"])), _message(error)
+    joint = "" if not place else " " if message.startswith(f"{error['input']}: ") else ": "
+    return f"{place}{joint}{message}"

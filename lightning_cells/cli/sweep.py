@@ -22,7 +22,7 @@ PASSES_ON = True
 
 if TYPE_CHECKING:
     from lightning_cells.cli.resolving import Resolver
-    from lightning_cells.experiments.tuning.plan import Plan
+    from lightning_cells.experiments.tuning.study_file import StudyFile
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,14 +74,14 @@ def run(args: argparse.Namespace) -> None:
     import optuna
 
     from lightning_cells.cli.resolving import Resolver
-    from lightning_cells.experiments.tuning.plan import adjusted, read_plan
     from lightning_cells.experiments.tuning.storage import Storage
+    from lightning_cells.experiments.tuning.study_file import StudyFile
     from lightning_cells.experiments.tuning.sweep import run_sweep
     from lightning_cells.paths import shipped
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path = args.file if args.file.exists() else shipped(args.file)
-    plan = adjusted(read_plan(path), args.trials, args.checkpoint, _shared(args))
+    plan = StudyFile.read(path).adjusted(args.trials, args.checkpoint, _shared(args))
     storage = Storage(args.storage, args.heartbeat)
     resolver = Resolver()
     plan, config = _check(plan, resolver)
@@ -107,12 +107,11 @@ def _submit(args: argparse.Namespace) -> None:
     """Writes and submits the array, after a look at what can be checked without data."""
     from lightning_cells.cli.sweep_slurm import array_script, submit
     from lightning_cells.errors import InputError
-    from lightning_cells.experiments.tuning.plan import adjusted, read_plan
+    from lightning_cells.experiments.tuning.study_file import StudyFile
     from lightning_cells.paths import shipped
 
-    adjusted(
-        read_plan(args.file if args.file.exists() else shipped(args.file)), args.trials, args.checkpoint, _shared(args)
-    )
+    path = args.file if args.file.exists() else shipped(args.file)
+    StudyFile.read(path).adjusted(args.trials, args.checkpoint, _shared(args))
     if not (args.storage or "").startswith("postgresql"):
         raise InputError(
             "--slurm: workers on several machines share a server: give --storage postgresql://HOST/DATABASE"
@@ -133,7 +132,7 @@ def _shared(args: argparse.Namespace) -> list[str]:
     return dotted(args.passed_on, vars(args))
 
 
-def _check(plan: "Plan", resolver: "Resolver") -> tuple["Plan", dict[str, Any]]:
+def _check(plan: "StudyFile", resolver: "Resolver") -> tuple["StudyFile", dict[str, Any]]:
     """Has the command line parse what trials will give it, before there is a study.
 
     Returns:

@@ -9,8 +9,8 @@ from cli_cases import complaint, fit, say
 
 import lightning_cells
 from lightning_cells.cli.resolving import Resolver
-from lightning_cells.experiments.tuning.plan import adjusted, read_plan
 from lightning_cells.experiments.tuning.samplers import make_pruner, make_sampler
+from lightning_cells.experiments.tuning.study_file import StudyFile
 
 Capture = pytest.CaptureFixture[str]
 FOLDER = Path(lightning_cells.__file__).parents[1] / "sweeps"
@@ -36,7 +36,7 @@ def test_shipped_sweep(path: Path, resolver: Resolver, tmp_path: Path) -> None:
     if "checkpoint" in yaml.safe_load(path.read_text()):
         checkpoint = tmp_path / "any.ckpt"
         checkpoint.touch()
-    plan = adjusted(read_plan(path), None, checkpoint, [])
+    plan = StudyFile.read(path).adjusted(None, checkpoint, [])
     make_sampler(plan)
     make_pruner(plan)
     for chosen in plan.space.extremes():
@@ -51,7 +51,7 @@ def test_example_of_the_documentation(resolver: Resolver, tmp_path: Path) -> Non
     page = (FOLDER.parent / "docs/how-to/sweep.md").read_text()
     example = page.split("```yaml\n")[1].split("```")[0]
     (tmp_path / "example.yaml").write_text(example)
-    plan = adjusted(read_plan(tmp_path / "example.yaml"), None, None, [])
+    plan = StudyFile.read(tmp_path / "example.yaml").adjusted(None, None, [])
     make_sampler(plan)
     make_pruner(plan)
     for chosen in plan.space.extremes():

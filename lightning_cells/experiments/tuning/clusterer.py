@@ -15,8 +15,8 @@ from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.data.sequence import Sequence
 from lightning_cells.errors import InputError, origin
 from lightning_cells.experiments.tuning.embeddings import FORMAT, EmbeddingCache, Stored, Writer
-from lightning_cells.experiments.tuning.plan import digest
 from lightning_cells.experiments.tuning.replay import Embedding, Replay
+from lightning_cells.experiments.tuning.study_file import digest
 from lightning_cells.instances.embedding import EmbeddingDecoder
 from lightning_cells.instances.hdbscan import HDBSCAN  # noqa: F401 - so that it can be chosen by its name
 from lightning_cells.instances.link_options import LinkOptions

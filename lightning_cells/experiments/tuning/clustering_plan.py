@@ -1,6 +1,5 @@
 """Plans of sweeps over clusterings: what a checkpoint adds to them, and whether they can be run."""
 
-from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -8,7 +7,7 @@ import yaml
 from lightning_cells.data.atomic import writing
 from lightning_cells.errors import InputError
 from lightning_cells.experiments.tuning.clusterer import Clusterer, load_trained
-from lightning_cells.experiments.tuning.plan import Plan
+from lightning_cells.experiments.tuning.study_file import StudyFile
 from lightning_cells.methods.loading import checkpoint_settings
 from lightning_cells.methods.rshn import RSHN
 from lightning_cells.paths import output_dir
@@ -16,7 +15,7 @@ from lightning_cells.paths import output_dir
 _VARIED = ("model.decoder", "model.tiling", "model.linking", "model.window")  # the rest is the network's
 
 
-def with_checkpoint(plan: Plan) -> Plan:
+def with_checkpoint(plan: StudyFile) -> StudyFile:
     """Adds what the checkpoint remembers of its training to a plan, after its configurations.
 
     Raises:
@@ -30,7 +29,7 @@ def with_checkpoint(plan: Plan) -> Plan:
             f"{plan.checkpoint}: is of {method}, which embeds no pixels: the sweep clusters embeddings, so give a "
             f"checkpoint of {RSHN.__name__}"
         )
-    for path in (parameter.path for parameter in plan.space.parameters):
+    for path in plan.space.options:
         if not any(path == part or path.startswith(f"{part}.") for part in _VARIED):
             raise InputError(
                 f"{plan.path}: space.{path}: is part of the trained network or its data: with a checkpoint vary "
@@ -39,10 +38,10 @@ def with_checkpoint(plan: Plan) -> Plan:
     file = output_dir() / "sweeps" / plan.study / "checkpoint.yaml"
     with writing(file) as temporary:
         temporary.write_text(yaml.safe_dump(remembered))
-    return replace(plan, configs=(*plan.configs, str(file)))
+    return plan.model_copy(update={"configs": (*plan.configs, str(file))})
 
 
-def check_clustering(plan: Plan, config: dict[str, Any]) -> None:
+def check_clustering(plan: StudyFile, config: dict[str, Any]) -> None:
     """Checks that checkpoint, configuration, data and space fit each other.
 
     Raises:

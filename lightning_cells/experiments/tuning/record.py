@@ -13,10 +13,9 @@ from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_cells.errors import InputError, first_line
-from lightning_cells.experiments.tuning.plan import Plan
-from lightning_cells.experiments.tuning.space import Chosen
 from lightning_cells.experiments.tuning.storage import Storage
 from lightning_cells.experiments.tuning.study import REASON
+from lightning_cells.experiments.tuning.study_file import Chosen, StudyFile
 from lightning_cells.loggers.mlflow import EXPERIMENT
 from lightning_cells.loggers.store import open_experiment, open_store, tracking_uri
 
@@ -54,7 +53,7 @@ class StudyRecord:
         parent: id of the parent run.
     """
 
-    def __init__(self, plan: Plan, study: Study, storage: Storage) -> None:
+    def __init__(self, plan: StudyFile, study: Study, storage: Storage) -> None:
         self._plan = plan
         self._study = study
         self._away_until = 0.0

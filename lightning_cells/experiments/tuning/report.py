@@ -13,10 +13,9 @@ from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_cells.data.atomic import writing
-from lightning_cells.experiments.tuning.plan import Plan
 from lightning_cells.experiments.tuning.plots import pages, pictures, readable
-from lightning_cells.experiments.tuning.space import Chosen
 from lightning_cells.experiments.tuning.study import repeats, standing
+from lightning_cells.experiments.tuning.study_file import Chosen, StudyFile
 
 Configure = Callable[[Chosen], str]
 """The values of a trial -> a configuration file for ``fit -c``."""
@@ -29,7 +28,7 @@ def best_trials(study: Study) -> list[FrozenTrial]:
     return sorted(trials, key=lambda trial: (sign * trial.values[0], trial.number))
 
 
-def summary(study: Study, plan: Plan) -> list[str]:
+def summary(study: Study, plan: StudyFile) -> list[str]:
     """A few lines about a study."""
     trials = study.get_trials(deepcopy=False)
     counts = Counter(trial.state.name.lower() for trial in standing(trials))
@@ -50,7 +49,7 @@ def summary(study: Study, plan: Plan) -> list[str]:
     return said
 
 
-def write_report(folder: Path, study: Study, plan: Plan, configure: Configure) -> list[Path]:
+def write_report(folder: Path, study: Study, plan: StudyFile, configure: Configure) -> list[Path]:
     """Writes all files about a study; what a plot lacks is said in its place.
 
     Returns:
@@ -78,7 +77,7 @@ def write_report(folder: Path, study: Study, plan: Plan, configure: Configure) -
     return [*files, folder / "study.html"]
 
 
-def _heading(plan: Plan, trial: FrozenTrial) -> str:
+def _heading(plan: StudyFile, trial: FrozenTrial) -> str:
     values = ", ".join(f"{name} {value:.6f}" for name, value in zip(plan.objectives, trial.values, strict=True))
     lines = [f"# Trial {trial.number} of study {plan.study}: {values}."]
     if plan.checkpoint is not None:
@@ -88,9 +87,9 @@ def _heading(plan: Plan, trial: FrozenTrial) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _rows(study: Study, plan: Plan) -> tuple[list[str], list[list[Any]]]:
+def _rows(study: Study, plan: StudyFile) -> tuple[list[str], list[list[Any]]]:
     trials = study.get_trials(deepcopy=False)
-    paths = [parameter.path for parameter in plan.space.parameters]
+    paths = plan.space.options
     measured = {name for trial in trials for name in trial.user_attrs.get("measures", {})}
     measures = sorted(measured - set(plan.objectives))
     names = ["trial", "state", *plan.objectives, *paths, *measures, "seconds", "repeats", "worker", "run", "reason"]
@@ -114,7 +113,7 @@ def _rows(study: Study, plan: Plan) -> tuple[list[str], list[list[Any]]]:
     return names, rows
 
 
-def _table(path: Path, study: Study, plan: Plan) -> Path:
+def _table(path: Path, study: Study, plan: StudyFile) -> Path:
     names, rows = _rows(study, plan)
     with writing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
@@ -123,7 +122,7 @@ def _table(path: Path, study: Study, plan: Plan) -> Path:
     return path
 
 
-def _page(study: Study, plan: Plan, plots: str) -> str:
+def _page(study: Study, plan: StudyFile, plots: str) -> str:
     names, rows = _rows(study, plan)
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(_cell(cell))}</td>" for cell in row) + "</tr>" for row in rows)

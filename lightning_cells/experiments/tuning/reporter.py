@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_cells.callbacks.checkpoint import Checkpoints
 from lightning_cells.experiments.tuning.link import WorkerLink
 from lightning_cells.experiments.tuning.mistakes import never_logged
-from lightning_cells.experiments.tuning.plan import Direction
+from lightning_cells.experiments.tuning.study_file import Direction
 from lightning_cells.loggers.mlflow import RunLogger
 
 

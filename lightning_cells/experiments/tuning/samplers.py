@@ -12,13 +12,13 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
 
 from lightning_cells.errors import InputError
-from lightning_cells.experiments.tuning.plan import Part, Plan
+from lightning_cells.experiments.tuning.study_file import ByClass, StudyFile
 
 Kind = TypeVar("Kind", BaseSampler, BasePruner)
 _SHARED_SEED = ("QMCSampler", "GridSampler")  # whose workers go through one series together
 
 
-def make_sampler(plan: Plan, trial: int | None = None) -> BaseSampler:
+def make_sampler(plan: StudyFile, trial: int | None = None) -> BaseSampler:
     """Returns the sampler of a plan.
 
     Args:
@@ -37,7 +37,7 @@ def make_sampler(plan: Plan, trial: int | None = None) -> BaseSampler:
     return _make(part, arguments, BaseSampler, place)  # type: ignore[type-abstract]
 
 
-def make_pruner(plan: Plan) -> BasePruner:
+def make_pruner(plan: StudyFile) -> BasePruner:
     """Returns the pruner of a plan, or one that never prunes.
 
     Raises:
@@ -48,13 +48,13 @@ def make_pruner(plan: Plan) -> BasePruner:
     arguments = dict(plan.pruner.init_args)
     wrapped = arguments.get("wrapped_pruner")
     if isinstance(wrapped, dict):
-        inner = Part(str(wrapped.get("class_path")), wrapped.get("init_args") or {})
+        inner = ByClass(class_path=str(wrapped.get("class_path")), init_args=wrapped.get("init_args") or {})
         place = f"{plan.path}: pruner.wrapped_pruner"
         arguments["wrapped_pruner"] = _make(inner, inner.init_args, BasePruner, place)  # type: ignore[type-abstract]
     return _make(plan.pruner, arguments, BasePruner, f"{plan.path}: pruner")  # type: ignore[type-abstract]
 
 
-def _make(part: Part, arguments: dict[str, Any], kind: type[Kind], place: str) -> Kind:
+def _make(part: ByClass, arguments: dict[str, Any], kind: type[Kind], place: str) -> Kind:
     module, _, name = part.class_path.rpartition(".")
     module = module or f"optuna.{kind.__name__.removeprefix('Base').lower()}s"
     try:
@@ -82,5 +82,5 @@ def _make(part: Part, arguments: dict[str, Any], kind: type[Kind], place: str) -
         raise InputError(f"{place}: {name}: {' '.join(str(error).split())}: correct its init_args") from None
 
 
-def _name(part: Part) -> str:
+def _name(part: ByClass) -> str:
     return part.class_path.rpartition(".")[2]

@@ -8,7 +8,7 @@ from optuna import Trial
 from lightning_cells.experiments.tuning.child import Child
 from lightning_cells.experiments.tuning.link import Message
 from lightning_cells.experiments.tuning.places import Place
-from lightning_cells.experiments.tuning.space import Chosen
+from lightning_cells.experiments.tuning.study_file import Chosen
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lightning_cells.errors import InputError
-from lightning_cells.experiments.tuning.plan import Plan
 from lightning_cells.experiments.tuning.samplers import make_pruner, make_sampler
 from lightning_cells.experiments.tuning.storage import Storage
+from lightning_cells.experiments.tuning.study_file import StudyFile
 
 IDENTITY = "lightning_cells"
 """Attribute of the study: what may not change while it goes on."""
@@ -28,7 +28,7 @@ _EXHAUSTED = "lightning_cells:exhausted"
 _MOST_LOSSES = 5  # workers that a trial may outlive: it might be what kills them
 
 
-def open_study(plan: Plan, storage: Storage, join: bool) -> Study:
+def open_study(plan: StudyFile, storage: Storage, join: bool) -> Study:
     """Makes a study, or takes one that there is.
 
     Args:
@@ -78,7 +78,7 @@ class Trials:
     """
 
     def __init__(
-        self, study: Study, plan: Plan, storage: Storage, lost: Callable[[FrozenTrial], None] = lambda _: None
+        self, study: Study, plan: StudyFile, storage: Storage, lost: Callable[[FrozenTrial], None] = lambda _: None
     ) -> None:
         self._study = study
         self._plan = plan
@@ -212,7 +212,7 @@ def _first(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [trial for trial in trials if _FIRST not in trial.system_attrs]
 
 
-def _check_same(known: dict[str, Any] | None, plan: Plan, place: str) -> None:
+def _check_same(known: dict[str, Any] | None, plan: StudyFile, place: str) -> None:
     here = plan.identity()
     if known == here:
         return

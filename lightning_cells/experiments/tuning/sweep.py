@@ -9,13 +9,12 @@ import optuna
 from lightning_cells.errors import InputError
 from lightning_cells.experiments.tuning.link import Message
 from lightning_cells.experiments.tuning.places import places
-from lightning_cells.experiments.tuning.plan import Plan
 from lightning_cells.experiments.tuning.record import StudyRecord
 from lightning_cells.experiments.tuning.report import Configure, best_trials, summary, write_report
 from lightning_cells.experiments.tuning.slot import Work
-from lightning_cells.experiments.tuning.space import Chosen, words
 from lightning_cells.experiments.tuning.storage import Storage
 from lightning_cells.experiments.tuning.study import Trials, open_study
+from lightning_cells.experiments.tuning.study_file import Chosen, StudyFile, words
 from lightning_cells.experiments.tuning.worker import Worker
 from lightning_cells.paths import output_dir
 
@@ -24,7 +23,7 @@ _CLUSTERING = "lightning_cells.experiments.tuning.clustering"
 
 
 def run_sweep(
-    plan: Plan,
+    plan: StudyFile,
     storage: Storage,
     config: dict[str, Any],
     configure: Configure,
@@ -74,7 +73,7 @@ def run_sweep(
     return [*summary(study, plan), f"Best configuration, table and plots: {_short(folder)}"]
 
 
-def _training(plan: Plan, record: StudyRecord) -> Work:
+def _training(plan: StudyFile, record: StudyRecord) -> Work:
     def task(number: int, chosen: Chosen) -> Message:
         name, tags = record.labels(number)
         return {
@@ -86,7 +85,7 @@ def _training(plan: Plan, record: StudyRecord) -> Work:
     return Work(_TRAINING, task, lasting=False, logs=True)
 
 
-def _clustering(plan: Plan, config: dict[str, Any]) -> Work:
+def _clustering(plan: StudyFile, config: dict[str, Any]) -> Work:
     shared = {
         "checkpoint": str(plan.checkpoint),
         "config": {part: config[part] for part in ("model", "data", "trainer")},
@@ -96,7 +95,7 @@ def _clustering(plan: Plan, config: dict[str, Any]) -> Work:
     return Work(_CLUSTERING, lambda _, chosen: {**shared, "words": words(chosen)}, lasting=True, logs=False)
 
 
-def _give_up(plan: Plan, study: optuna.Study, storage: Storage, record: StudyRecord, reason: str) -> None:
+def _give_up(plan: StudyFile, study: optuna.Study, storage: Storage, record: StudyRecord, reason: str) -> None:
     """Ends the parent run; a study from which nothing can be learnt is removed, so that its mistake can be mended."""
     record.close("FAILED", {"sweep.state": "failed", "sweep.reason": reason})
     trials = Trials(study, plan, storage)

@@ -18,11 +18,11 @@ from lightning_cells.errors import InputError
 from lightning_cells.experiments.tuning.child import Child, kill_all
 from lightning_cells.experiments.tuning.interruption import Interruption, interruptible
 from lightning_cells.experiments.tuning.places import Place
-from lightning_cells.experiments.tuning.plan import Plan
 from lightning_cells.experiments.tuning.record import StudyRecord
 from lightning_cells.experiments.tuning.slot import Slot, Work
 from lightning_cells.experiments.tuning.storage import Storage
 from lightning_cells.experiments.tuning.study import Trials
+from lightning_cells.experiments.tuning.study_file import StudyFile
 
 RUN, MEASURES = "run", "measures"
 """Attributes of a trial: id of its run, and all measures of the validation that counts."""
@@ -48,7 +48,7 @@ class Worker:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: StudyFile,
         study: Study,
         storage: Storage,
         record: StudyRecord,

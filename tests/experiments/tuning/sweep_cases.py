@@ -12,10 +12,10 @@ import yaml
 
 from lightning_cells.experiments.tuning.child import Child
 from lightning_cells.experiments.tuning.places import Place
-from lightning_cells.experiments.tuning.plan import Plan, read_plan
 from lightning_cells.experiments.tuning.slot import Work
 from lightning_cells.experiments.tuning.storage import Storage
 from lightning_cells.experiments.tuning.study import open_study
+from lightning_cells.experiments.tuning.study_file import StudyFile
 from lightning_cells.experiments.tuning.worker import Worker
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -64,14 +64,14 @@ while True:
 """
 
 
-def make_plan(folder: Path, hows: tuple[str, ...] = ("good",), trials: int = 4, **changes: Any) -> Plan:
+def make_plan(folder: Path, hows: tuple[str, ...] = ("good",), trials: int = 4, **changes: Any) -> StudyFile:
     """A plan whose trials do one of these things."""
     space = {"x": {"float": [0, 1]}, "how": {"choices": list(hows)}}
     tree = {"study": "pretended", "objective": {OBJECTIVE: "maximize"}, "trials": trials, "space": space}
     sampler = {"class_path": "optuna.samplers.RandomSampler", "init_args": {"seed": 1}}
     path = folder / "sweep.yaml"
     path.write_text(yaml.safe_dump({**tree, "sampler": sampler, **changes}, sort_keys=False))
-    return read_plan(path)
+    return StudyFile.read(path)
 
 
 @dataclass
@@ -104,7 +104,7 @@ class Notes:
 class Office:
     """A worker, and what it leaves."""
 
-    plan: Plan
+    plan: StudyFile
     storage: Storage
     study: optuna.Study
     notes: Notes
@@ -121,7 +121,7 @@ class Office:
 
 def office(
     folder: Path,
-    plan: Plan,
+    plan: StudyFile,
     lasting: bool = False,
     workers: int = 1,
     heartbeat: int = 30,
@@ -146,10 +146,16 @@ def office(
     return Office(plan, storage, study, notes, worker, diary, said)
 
 
+def environment(*folders: Path) -> dict[str, str]:
+    """Variables of a process that finds this module, and what lies in these folders."""
+    paths = [*map(str, folders), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
 def age_heartbeats(file: Path, seconds: int) -> None:
     """Makes it look as if the last signs of life had come earlier."""
     with sqlite3.connect(file) as database:
         database.execute(f"UPDATE trial_heartbeats SET heartbeat = datetime(heartbeat, '-{seconds} seconds')")
 
 
-__all__ = ["HERE", "OBJECTIVE", "Child", "Notes", "Office", "age_heartbeats", "make_plan", "office"]
+__all__ = ["HERE", "OBJECTIVE", "Child", "Notes", "Office", "age_heartbeats", "environment", "make_plan", "office"]

@@ -13,6 +13,7 @@ import optuna
 import pytest
 from mlflow import MlflowClient
 from postgres_server import postgres
+from sweep_cases import environment
 from test_sweep_storage import greedy_workers
 
 from lightning_cells.experiments.tuning.record import PARENT
@@ -64,14 +65,13 @@ def test_workers_together_get_as_many_trials_as_asked(server: str, tmp_path: Pat
 @pytest.mark.slow
 def test_two_of_four_workers_are_killed(server: str, tmp_path: Path, home: Path) -> None:
     (tmp_path / "worker.py").write_text(WORKER)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(Path(__file__).parent)))}
     workers = [
         subprocess.Popen(
             [sys.executable, tmp_path / "worker.py", _own(tmp_path, number), server, str(TRIALS)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=environment,
+            env=environment(tmp_path),
         )
         for number in range(4)
     ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from sweep_cases import make_plan
+from sweep_cases import environment, make_plan
 
 from lightning_cells.errors import InputError
 from lightning_cells.experiments.tuning.storage import Storage
@@ -132,9 +132,7 @@ def greedy_workers(folder: Path, address: str, number: int = 3) -> list[list[int
     for name in map(str, range(number)):
         (folder / name).mkdir()
         words = [sys.executable, folder / "greedy.py", folder, address, name]
-        workers.append(
-            subprocess.Popen(words, text=True, env={**_environment()}, **pipes)  # type: ignore[call-overload]
-        )
+        workers.append(subprocess.Popen(words, text=True, env=environment(), **pipes))  # type: ignore[call-overload]
     try:
         assert [worker.stdout.readline() for worker in workers] == ["ready\n"] * number
         for worker in workers:
@@ -144,12 +142,6 @@ def greedy_workers(folder: Path, address: str, number: int = 3) -> list[list[int
     finally:
         for worker in workers:
             worker.kill()
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
 
 
 def test_workers_together_get_as_many_trials_as_asked_and_none_twice(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import optuna
 import pytest
 
 from lightning_cells.errors import InputError
-from lightning_cells.experiments.tuning.space import Chosen, Space, read_space, words
+from lightning_cells.experiments.tuning.study_file import AnySpace, Chosen, Space, words
+from lightning_cells.yaml_file import checked
 
 TREE = {
     "model.loss": {"choices": ["three_class", "two_class"]},
@@ -23,6 +24,11 @@ TREE = {
 }
 
 
+def read_space(tree: Any, place: str) -> Space:
+    """A space as one of the keys of a file."""
+    return checked(dict[str, AnySpace], {place: tree}, "sweep.yaml")[place]
+
+
 def draws(space: Space, number: int = 60) -> list[tuple[Chosen, dict[str, Any]]]:
     """What is drawn at random, and Optuna's own values of it."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -36,7 +42,7 @@ def draws(space: Space, number: int = 60) -> list[tuple[Chosen, dict[str, Any]]]
 
 
 def test_draws_stay_in_their_ranges() -> None:
-    found = [chosen for chosen, _ in draws(read_space(TREE, "f.yaml: space"))]
+    found = [chosen for chosen, _ in draws(read_space(TREE, "space"))]
     rates = [chosen["model.lr"] for chosen in found]
     assert all(1e-4 <= rate <= 1e-2 for rate in rates)
     assert 0.25 < sum(rate < 1e-3 for rate in rates) / len(rates) < 0.75, (
@@ -47,7 +53,7 @@ def test_draws_stay_in_their_ranges() -> None:
 
 
 def test_conditions_hold() -> None:
-    found = [chosen for chosen, _ in draws(read_space(TREE, "f.yaml: space"))]
+    found = [chosen for chosen, _ in draws(read_space(TREE, "space"))]
     assert {chosen["model.loss"] for chosen in found} == {"three_class", "two_class"}
     for chosen in found:
         assert ("model.border_weight" in chosen) == (chosen["model.loss"] == "two_class")
@@ -56,23 +62,21 @@ def test_conditions_hold() -> None:
 
 
 def test_lists_hold_constants_and_what_varies() -> None:
-    weights = [
-        c["model.class_weights"] for c, _ in draws(read_space(TREE, "f.yaml: space")) if "model.class_weights" in c
-    ]
+    weights = [c["model.class_weights"] for c, _ in draws(read_space(TREE, "space")) if "model.class_weights" in c]
     assert {weight[0] for weight in weights} == {0.1}
     assert all(0.2 <= weight[1] <= 0.4 for weight in weights)
     assert {weight[2] for weight in weights} == {1, 2}
 
 
 def test_values_are_found_again_from_what_optuna_keeps() -> None:
-    space = read_space(TREE, "f.yaml: space")
+    space = read_space(TREE, "space")
     for chosen, params in draws(space):
         assert space.chosen(params) == chosen
         assert all(isinstance(value, str | int | float) for value in params.values()), "nothing that a database refuses"
 
 
 def test_extremes_show_each_end_once_with_what_it_needs() -> None:
-    space = read_space(TREE, "f.yaml: space")
+    space = read_space(TREE, "space")
     found = list(space.extremes())
     seen: dict[str, list] = {}
     for chosen in found:

@@ -1,6 +1,5 @@
 """The file of a sweep: what it may say, and what the command line adds."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,8 @@ import pytest
 import yaml
 
 from lightning_cells.errors import InputError
-from lightning_cells.experiments.tuning.plan import Plan, adjusted, read_plan
 from lightning_cells.experiments.tuning.samplers import make_pruner, make_sampler
+from lightning_cells.experiments.tuning.study_file import StudyFile
 
 TREE: dict[str, Any] = {
     "study": "mine",
@@ -22,10 +21,10 @@ TREE: dict[str, Any] = {
 }
 
 
-def plan(folder: Path, **changes: Any) -> Plan:
+def plan(folder: Path, **changes: Any) -> StudyFile:
     path = folder / "sweep.yaml"
     path.write_text(yaml.safe_dump({key: value for key, value in {**TREE, **changes}.items() if value != "left out"}))
-    return read_plan(path)
+    return StudyFile.read(path)
 
 
 def test_what_it_says(tmp_path: Path) -> None:
@@ -59,7 +58,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "room": ({"cache_gigabytes": 0}, "cache_gigabytes 0: must be"),
     "configs": ({"configs": "a.yaml"}, "configs: is no list of files"),
     "settings": ({"set": ["a"]}, "set: is no mapping"),
-    "sampler": ({"sampler": {"seed": 1}}, "sampler: has no class_path"),
+    "sampler": ({"sampler": {"seed": 1}}, "sampler: has no 'class_path'"),
     "pruner of two": (
         {"objective": {"val/SEG": "maximize", "val/TRA": "maximize"}, "pruner": "optuna.pruners.MedianPruner"},
         "Optuna prunes by one objective, not 2",
@@ -76,6 +75,20 @@ def test_refused(name: str, tmp_path: Path) -> None:
     assert expected in str(error.value)
 
 
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    space = {"a": {"float": [2, 1]}, "b": {"int": [1, 9], "step": 20}, "c": [1, {"choices": []}]}
+    with pytest.raises(InputError) as error:
+        plan(tmp_path, trails=3, retries=-1, space=space)
+    told = str(error.value).removeprefix(f"{tmp_path / 'sweep.yaml'}: ").split("; ")
+    assert [one.partition(": ")[0] for one in told] == [
+        "retries -1",
+        "space.a.float",
+        "space.b.step",
+        "space.c.list.1.choices",
+        "there is no 'trails'",
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [(b"study: [", "is no valid YAML"), (b"- a\n", "is no sweep"), (b"\xff\xfe\x00", "not a readable text file")],
@@ -83,11 +96,11 @@ def test_refused(name: str, tmp_path: Path) -> None:
 def test_file_that_is_no_sweep(content: bytes, expected: str, tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_bytes(content)
     with pytest.raises(InputError, match=expected):
-        read_plan(tmp_path / "sweep.yaml")
+        StudyFile.read(tmp_path / "sweep.yaml")
 
 
 def test_command_line_wins(tmp_path: Path) -> None:
-    made = adjusted(plan(tmp_path), 3, None, ["trainer.max_epochs=9", "data.root=x"])
+    made = plan(tmp_path).adjusted(3, None, ["trainer.max_epochs=9", "data.root=x"])
     assert made.trials == 3
     assert made.settings == {"trainer.max_epochs": "9", "data.root": "x"}
     assert Path(made.configs[0]).is_file(), "configurations that ship are found from anywhere"
@@ -101,29 +114,29 @@ def test_command_line_that_does_not_fit(tmp_path: Path) -> None:
         ((None, None, ["model.lr=1"]), "'model.lr' is both set and varied"),
     ]:
         with pytest.raises(InputError) as error:
-            adjusted(made, *arguments)
+            made.adjusted(*arguments)
         assert expected in str(error.value)
     clustering = plan(tmp_path, checkpoint=None)
     assert clustering.clustering
     with pytest.raises(InputError, match="needs a trained method: give --checkpoint"):
-        adjusted(clustering, None, None, [])
+        clustering.adjusted(None, None, [])
     with pytest.raises(InputError, match="no checkpoint"):
-        adjusted(clustering, None, tmp_path / "x.ckpt", [])
+        clustering.adjusted(None, tmp_path / "x.ckpt", [])
     with pytest.raises(InputError, match=r"no file 'nowhere.yaml'"):
-        adjusted(plan(tmp_path, configs=["nowhere.yaml"]), None, None, [])
+        plan(tmp_path, configs=["nowhere.yaml"]).adjusted(None, None, [])
 
 
 def test_identity_is_what_may_not_change(tmp_path: Path) -> None:
-    made = adjusted(plan(tmp_path), None, None, [])
-    same = adjusted(made, 99, None, ["data.root=elsewhere"])
+    made = plan(tmp_path).adjusted(None, None, [])
+    same = made.adjusted(99, None, ["data.root=elsewhere"])
     assert made.identity() == same.identity()
-    assert adjusted(made, None, None, ["trainer.max_epochs=3"]).identity() != made.identity()
-    assert replace(made, objectives={"val/TRA": "maximize"}).identity() != made.identity()
+    assert made.adjusted(None, None, ["trainer.max_epochs=3"]).identity() != made.identity()
+    assert made.model_copy(update={"objectives": {"val/TRA": "maximize"}}).identity() != made.identity()
     config = tmp_path / "mine.yaml"
     config.write_text("data: {}")
-    before = replace(made, configs=(str(config),)).identity()
+    before = made.model_copy(update={"configs": (str(config),)}).identity()
     config.write_text("data: {chunk: 4}")
-    assert replace(made, configs=(str(config),)).identity() != before
+    assert made.model_copy(update={"configs": (str(config),)}).identity() != before
 
 
 def test_samplers_and_pruners_by_their_class(tmp_path: Path) -> None:
