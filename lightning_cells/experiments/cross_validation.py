@@ -1,155 +1,112 @@
 """Cross-validation: a training per fold, their measures, mean and standard deviation."""
 
-import hashlib
 import json
-import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from mlflow import MlflowClient
-from mlflow.entities import Run
+import pandas as pd
 
-from lightning_cells.experiments.child_runs import ChildRuns, Launch, Measured, Weights, command
-from lightning_cells.loggers.store import open_experiment
+from lightning_cells.errors import InputError
+from lightning_cells.experiments.processes import ProcessPool, places
+from lightning_cells.experiments.runner import Job, Outcome, ParentRun, Weights, digest, run_jobs
 from lightning_cells.metrics.ctc import OPERATIONS
+from lightning_cells.paths import output_dir
 
 IDENTITY = "cross_validation"
 """Tag of the common run: digest of what is cross-validated."""
-# What may differ between two calls that mean the same cross-validation.
-_INCIDENTAL = (
-    ("config",),
-    ("output_dir",),
-    ("pictures",),
-    ("results",),
-    ("system",),
-    ("resume",),
-    ("checkpoint", "folder"),
-    ("data", "root"),
-    ("data", "fold"),
-    ("data", "num_workers"),
-    ("trainer", "logger"),
-    ("trainer", "accelerator"),
-    ("trainer", "enable_progress_bar"),
-    ("trainer", "enable_model_summary"),
-    ("trainer", "default_root_dir"),
-)
-
-
-@dataclass(frozen=True)
-class Table:
-    """The measures of all folds.
-
-    Attributes:
-        title: what was cross-validated.
-        folds: measures of each fold.
-    """
-
-    title: str
-    folds: list[dict[str, float]]
-
-    @property
-    def names(self) -> list[str]:
-        """Measures that all folds have, without counts, which grow with a fold's size."""
-        shared = set(self.folds[0]).intersection(*self.folds[1:])
-        return [name for name in self.folds[0] if name in shared and name not in OPERATIONS]
-
-    def mean(self, name: str) -> float:
-        """Mean of a measure over the folds."""
-        return statistics.fmean(fold[name] for fold in self.folds)
-
-    def sd(self, name: str) -> float:
-        """Standard deviation of a measure over the folds, with n - 1."""
-        return statistics.stdev(fold[name] for fold in self.folds)
-
-    def __str__(self) -> str:
-        names = sorted(self.names, key=lambda name: (not name.startswith("Dice"), name))
-        width = max([len("fold"), *map(len, names)])
-        head = [*map(str, range(len(self.folds))), "mean", "sd"]
-        lines = [self.title, "", f"{'fold':<{width}}" + "".join(f"{word:>8}" for word in head)]
-        for name in names:
-            values = [*(fold[name] for fold in self.folds), self.mean(name), self.sd(name)]
-            lines.append(f"{name:<{width}}" + "".join(f"{value:8.4f}" for value in values))
-        return "\n".join(lines)
 
 
 def cross_validate(
-    client: MlflowClient,
-    experiment: str,
     words: Sequence[str],
     config: dict[str, Any],
     fingerprint: str,
-    title: str,
     weights: Weights = "last",
-    launch: Launch = command,
-) -> Table:
-    """Trains and tests each fold that has not been before, one after another.
+    workers: int = 1,
+    say: Callable[[str], None] = print,
+) -> str:
+    """Trains and tests each fold that has not been before.
 
     All are children of one run, which is found again by what is cross-validated: configuration and contents of the
     data. So a call that was interrupted can be repeated.
 
     Args:
-        client: of the store.
-        experiment: that the runs belong to.
         words: options of ``fit``, without the verb.
         config: what ``fit`` makes of them.
         fingerprint: of the data.
-        title: name of the common run.
         weights: the checkpoint that is measured on the held-out fold. The best one was chosen by it, so that its
             measures are too good.
-        launch: runs a command.
+        workers: folds at a time.
+        say: told in one line about each fold.
+
+    Returns:
+        The measures of all folds as a text, their mean and standard deviation.
 
     Raises:
         InputError: if a training or a test fails.
     """
-    parent = _parent(client, experiment, {**config, "weights": weights, "fingerprint": fingerprint}, title)
-    children = ChildRuns(client, parent, launch)
-    run_id, count = parent.info.run_id, config["data"]["folds"]
-    folds: list[Measured] = []
-    try:
-        for fold in range(count):
-            child = f"fold {fold} of {count}"
-            folds.append(children.run(child, [*words, f"--data.fold={fold}"], weights, f"{title}, fold {fold}"))
-            print(f"{child}: run {folds[-1].run_id}{'' if folds[-1].new else ', as it was'}", flush=True)
-    except BaseException as error:
-        client.set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-        raise
-    table = Table(f"{title}, {weights} checkpoint", [fold.measures for fold in folds])
-    for name in table.names:
-        client.log_metric(run_id, f"test/{name}", table.mean(name))
-        client.log_metric(run_id, f"test/{name}_sd", table.sd(name))
-    client.log_text(run_id, f"{table}\n", "folds.txt")
-    client.set_terminated(run_id, "FINISHED")
-    return table
-
-
-def _parent(client: MlflowClient, experiment: str, identity: dict[str, Any], title: str) -> Run:
-    """The common run, found again or begun."""
-    identifier = digest(identity)
-    place = open_experiment(client, experiment).experiment_id
-    for run in client.search_runs([place], f"tags.{IDENTITY} = '{identifier}'"):
-        client.update_run(run.info.run_id, status="RUNNING")
-        return run
-    run = client.create_run(place, tags={IDENTITY: identifier, **_tags(identity)}, run_name=title)
-    client.log_text(run.info.run_id, json.dumps(identity, indent=1, default=str), "config.json")
-    return run
-
-
-def _tags(identity: dict[str, Any]) -> dict[str, str]:
-    return {
-        "method": identity["model"]["class_path"].rpartition(".")[2],
+    count, method = config["data"]["folds"], config["model"]["class_path"].rpartition(".")[2]
+    title = f"{method} {Path(config['data']['root']).name} {count} folds"
+    identity = {**config, "weights": weights, "fingerprint": fingerprint}
+    tags = {
+        "method": method,
         "stage": "cross-validate",
-        "seed": str(identity.get("seed_everything")),
-        "data.fingerprint": identity["fingerprint"],
+        "seed": str(config.get("seed_everything")),
+        "data.fingerprint": fingerprint,
     }
+    shares = places(workers, config["trainer"]["accelerator"], config["trainer"]["devices"])
+    name = digest(identity)
+    logs = output_dir() / "cross_validation" / name[:12]
+    jobs = [_job(fold, count, words, weights, title) for fold in range(count)]
+
+    def ended(outcome: Outcome) -> None:
+        if outcome.error:
+            log = logs / f"{outcome.job.name}.log"
+            raise InputError(f"{outcome.job.name} failed: {outcome.error}: see {log}, mend it, and run this again")
+        say(f"{outcome.job.name}: run {outcome.run}{', as it was' if outcome.ending == 'found' else ''}")
+
+    with ParentRun.open(IDENTITY, name, tags, title, logs) as parent:
+        parent.client.log_text(parent.run_id, json.dumps(identity, indent=1, default=str), "config.json")
+        with ProcessPool(shares) as pool:
+            outcomes = run_jobs(jobs, parent, pool, ended)
+        table = fold_table([dict(outcome.measures["test"]) for outcome in outcomes.values()])
+        for measure, values in table.iterrows():
+            parent.client.log_metric(parent.run_id, f"test/{measure}", values["mean"])
+            parent.client.log_metric(parent.run_id, f"test/{measure}_sd", values["sd"])
+        text = f"{title}, {weights} checkpoint\n\n{printed(table)}"
+        parent.client.log_text(parent.run_id, f"{text}\n", "folds.txt")
+    return text
 
 
-def digest(identity: dict[str, Any]) -> str:
-    """Digest of a configuration without what makes no difference."""
-    plain = json.loads(json.dumps(identity, default=str))
-    for *folders, key in _INCIDENTAL:
-        inside = plain
-        for folder in folders:
-            inside = inside.get(folder) or {}
-        inside.pop(key, None)
-    return hashlib.blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=16).hexdigest()
+def _job(fold: int, count: int, words: Sequence[str], weights: Weights, title: str) -> Job:
+    options = (*words, f"--data.fold={fold}")
+    return Job(
+        name=f"fold {fold} of {count}",
+        fit=options,
+        tests={"test": options},
+        weights=weights,
+        run_name=f"{title}, fold {fold}",
+    )
+
+
+def fold_table(folds: Sequence[dict[str, float]]) -> pd.DataFrame:
+    """The measures that all folds have, Dice first, without counts, which grow with a fold's size.
+
+    Args:
+        folds: measures of each fold.
+
+    Returns:
+        A row for each measure: its value in folds 0, 1, ..., their ``mean``, and their standard deviation ``sd`` with
+        n - 1.
+    """
+    table = pd.DataFrame(folds).T.dropna().drop(index=list(OPERATIONS), errors="ignore")
+    order = sorted(table.index, key=lambda name: (not name.startswith("Dice"), name))
+    return table.loc[order].assign(mean=table.mean(axis=1), sd=table.std(axis=1))
+
+
+def printed(table: pd.DataFrame) -> str:
+    """A table of folds as aligned text."""
+    width = max(len("fold"), *map(len, table.index))
+    lines = [f"{'fold':<{width}}" + "".join(f"{column:>8}" for column in table.columns)]
+    lines += [f"{name:<{width}}" + "".join(f"{value:8.4f}" for value in row) for name, *row in table.itertuples()]
+    return "\n".join(lines)

@@ -1,12 +1,8 @@
 """Cross-validation in a real store: each fold a child run, nothing done twice, means and deviations."""
 
-import json
 import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,22 +11,10 @@ from mlflow.entities import Run
 
 from lightning_cells.cli import main
 from lightning_cells.data.ctc import write_image
-from lightning_cells.errors import InputError
-from lightning_cells.experiments import child_runs, cross_validation
-from lightning_cells.experiments.cross_validation import Table
+from lightning_cells.experiments import runner
+from lightning_cells.experiments.cross_validation import fold_table, printed
+from lightning_cells.experiments.runner import Job, Outcome, ParentRun, log_result
 
-# Takes the place of the package in the working directory, where Python looks first.
-CHILD = """
-import pathlib, signal, sys, time
-
-def end(*_):
-    pathlib.Path("ended").touch()
-    sys.exit(1)
-
-signal.signal(signal.SIGTERM, end)
-pathlib.Path("began").write_text(" ".join(sys.argv[1:]))
-time.sleep(300)
-"""
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.devices", "1"]
 QUIET += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 SMALL = ["--data.augmentation.crop", "16", "--data.batches_per_epoch", "1", "--trainer.max_epochs", "1"]
@@ -53,36 +37,31 @@ def stills(tmp_path: Path) -> Path:
     return root
 
 
-class Commands:
-    """In place of trainings and tests: what they would leave in the store and in the folder, and nothing else."""
+class Trainings:
+    """In place of the processes of folds: what they would leave in the store, and nothing else."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.all: list[list[str]] = []
-        self.fail: dict[int, int] = {}  # number of the call -> status
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+        self.fail: set[int] = set()  # numbers of calls
 
-    def __call__(self, words: Sequence[str]) -> int:
-        self.all.append(list(words))
-        if status := self.fail.get(len(self.all)):
-            return status
-        given = dict(word.removeprefix("--").split("=", 1) for word in words if word.startswith("--") and "=" in word)
-        logger = json.loads(given["trainer.logger"])["init_args"]
-        if words[0] == "test":
-            Path(logger["save_dir"], "metrics.csv").write_text(
-                f"step,test/Dice,test/SEG,test/FN\n2,,,\n2,{0.5 + 0.2 * int(given['data.fold'])},nan,3\n"
-            )
-        else:
-            client = MlflowClient(f"sqlite:///{self.home / 'mlflow.db'}")
-            experiment = client.get_experiment_by_name(logger["experiment_name"]).experiment_id
-            run = client.create_run(experiment, tags=logger["tags"], run_name=logger["run_name"])
-            client.set_terminated(run.info.run_id)
-        return 0
+    def __call__(self, job: Job, parent: ParentRun, pool: Any, weights: Path | None) -> Outcome:
+        self.jobs.append(job)
+        if len(self.jobs) in self.fail:
+            return Outcome(job, "crash", error="no light")
+        logger = parent.logger(job)
+        place = parent.client.get_experiment_by_name(logger["experiment_name"]).experiment_id
+        run_id = parent.client.create_run(place, tags=logger["tags"], run_name=logger["run_name"]).info.run_id
+        parent.client.set_terminated(run_id)
+        fold = int(next(word for word in job.fit if word.startswith("--data.fold=")).partition("=")[2])
+        measures = {"test": {"Dice": 0.5 + 0.2 * fold, "FN": 3.0}}
+        log_result(parent.client, run_id, measures)
+        return Outcome(job, "finished", run_id, measures=measures)
 
 
 @pytest.fixture
-def commands(monkeypatch: pytest.MonkeyPatch, home: Path) -> Commands:
-    found = Commands(home)
-    monkeypatch.setattr(cross_validation.cross_validate, "__defaults__", ("last", found))
+def trainings(monkeypatch: pytest.MonkeyPatch) -> Trainings:
+    found = Trainings()
+    monkeypatch.setattr(runner, "run_job", found)
     return found
 
 
@@ -100,11 +79,13 @@ def runs(home: Path) -> tuple[list[Run], list[Run]]:
 
 
 def test_folds_are_children_and_none_is_done_twice(
-    stills: Path, home: Path, commands: Commands, capsys: pytest.CaptureFixture[str]
+    stills: Path, home: Path, trainings: Trainings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    commands.fail = {3: 1}  # the second fold's training
+    trainings.fail = {2}
     assert main(words(stills)) == 2
-    assert "fold 1 of 2: the training failed" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "fold 1 of 2 failed: no light: see " in err
+    assert "fold 1 of 2.log, mend it, and run this again" in err
     ((parent,), (first,)) = runs(home)
     assert (parent.info.status, first.info.status) == ("FAILED", "FINISHED")
 
@@ -112,7 +93,7 @@ def test_folds_are_children_and_none_is_done_twice(
     said = capsys.readouterr().out
     ((parent,), (again, second)) = runs(home)
     assert again.info.run_id == first.info.run_id
-    assert [line[0] for line in commands.all] == ["fit", "test", "fit", "fit", "test"]
+    assert [job.name for job in trainings.jobs] == ["fold 0 of 2", "fold 1 of 2", "fold 1 of 2"]
     assert f"fold 0 of 2: run {first.info.run_id}, as it was" in said
     for run, dice in ((again, 0.5), (second, 0.7)):
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
@@ -123,11 +104,11 @@ def test_folds_are_children_and_none_is_done_twice(
     assert (home / f"artifacts/{parent.info.run_id}/artifacts/folds.txt").read_text().strip() in said
 
     assert main(words(stills)) == 0
-    assert len(commands.all) == 5
+    assert len(trainings.jobs) == 3
     assert capsys.readouterr().out.count("as it was") == 2
 
 
-def test_other_options_or_data_are_another_cross_validation(stills: Path, home: Path, commands: Commands) -> None:
+def test_other_options_or_data_are_another_cross_validation(stills: Path, home: Path, trainings: Trainings) -> None:
     assert main(words(stills)) == 0
     assert main(words(stills, "--model.lr", "0.01")) == 0
     assert main(words(stills, "--weights", "best")) == 0
@@ -137,12 +118,10 @@ def test_other_options_or_data_are_another_cross_validation(stills: Path, home: 
     assert len(parents) == 4
     assert len(children) == 8
     assert len({run.data.tags["cross_validation"] for run in parents}) == 4
-    assert [Path(line[-2]).name for line in commands.all if line[0] == "test"] == ["last.ckpt"] * 4 + [
-        "best.ckpt"
-    ] * 2 + ["last.ckpt"] * 2
+    assert [job.weights for job in trainings.jobs] == ["last"] * 4 + ["best"] * 2 + ["last"] * 2
 
 
-def test_run_that_was_killed_is_done_again(stills: Path, home: Path, commands: Commands) -> None:
+def test_run_that_was_killed_is_done_again(stills: Path, home: Path, trainings: Trainings) -> None:
     """One that stands as running, and one that was trained but not tested."""
     assert main(words(stills)) == 0
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
@@ -156,7 +135,7 @@ def test_run_that_was_killed_is_done_again(stills: Path, home: Path, commands: C
 
 
 def test_mistakes_are_told_before_anything_is_run(
-    stills: Path, home: Path, commands: Commands, capsys: pytest.CaptureFixture[str]
+    stills: Path, home: Path, trainings: Trainings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def complaint(*more: str) -> str:
         assert main(words(stills, *more)) == 2
@@ -168,12 +147,13 @@ def test_mistakes_are_told_before_anything_is_run(
     assert "did you mean 'model.lr'?" in complaint("--model.lrr", "1")
     assert "data.folds=1" in complaint("--data.folds", "1")
     assert "data.folds=6: sequence 0 has only 1 frames" in complaint("--data.folds", "6")
+    assert "--workers 0: must be at least 1" in complaint("--workers", "0")
     assert "'7' is no" in complaint("--weights", "7") or "invalid choice" in complaint("--weights", "7")
-    assert commands.all == []
+    assert trainings.jobs == []
     assert not (home / "mlflow.db").exists()
 
 
-def test_five_folds_by_default(stills: Path, home: Path, commands: Commands) -> None:
+def test_five_folds_by_default(stills: Path, home: Path, trainings: Trainings) -> None:
     line = words(stills)
     position = line.index("--data.folds")
     assert main(line[:position] + line[position + 2 :]) == 0
@@ -186,31 +166,21 @@ def test_table() -> None:
         {"SEG": 0.7, "Dice": 0.5, "FN": 4.0, "loss": 1.0, "TRA": 1.0},
         {"SEG": 0.9, "Dice": 0.75, "FN": 5.0, "loss": 3.0},
     ]
-    table = Table("A title", folds)
-    assert table.names == ["SEG", "Dice", "loss"], "those of all folds; counts depend on a fold's size"
-    assert table.mean("SEG") == pytest.approx(0.7)
-    assert table.sd("SEG") == pytest.approx(statistics.stdev([0.5, 0.7, 0.9])) == pytest.approx(0.2)
-    lines = str(table).splitlines()
-    assert lines[0] == "A title"
-    assert lines[2].split() == ["fold", "0", "1", "2", "mean", "sd"]
-    assert lines[3].split() == ["Dice", "0.2500", "0.5000", "0.7500", "0.5000", "0.2500"]
-    assert len({len(line) for line in lines[2:]}) == 1
-
-
-def test_child_that_vanishes_is_told(home: Path) -> None:
-    """A launch that says it succeeded, but leaves no run."""
-    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
-    parent = client.create_run(client.create_experiment("some"))
-    children = child_runs.ChildRuns(client, parent, lambda words: 0)
-    assert children.finished("one") is None
-    with pytest.raises(InputError, match="one: the training failed"):
-        children.run("one", [])
+    table = fold_table(folds)
+    assert list(table.index) == ["Dice", "SEG", "loss"], "those of all folds; counts depend on a fold's size"
+    assert table.loc["SEG", "mean"] == pytest.approx(0.7)
+    assert table.loc["SEG", "sd"] == pytest.approx(statistics.stdev([0.5, 0.7, 0.9])) == pytest.approx(0.2)
+    lines = printed(table).splitlines()
+    assert lines[0].split() == ["fold", "0", "1", "2", "mean", "sd"]
+    assert lines[1].split() == ["Dice", "0.2500", "0.5000", "0.7500", "0.5000", "0.2500"]
+    assert len({len(line) for line in lines}) == 1
 
 
 @pytest.mark.slow
 def test_as_a_user_does_with_processes_of_its_own(stills: Path, home: Path) -> None:
-    assert main(words(stills)) == 0
+    assert main(words(stills, "--workers", "2")) == 0
     ((parent,), children) = runs(home)
+    children.sort(key=lambda run: run.data.tags["child"])
     for fold, run in enumerate(children):
         assert run.info.status == "FINISHED"
         assert run.data.params["data.fold"] == str(fold)
@@ -222,21 +192,6 @@ def test_as_a_user_does_with_processes_of_its_own(stills: Path, home: Path) -> N
     values = [run.data.metrics["test/Dice"] for run in children]
     assert values[0] != values[1]
     assert parent.data.metrics["test/Dice"] == pytest.approx(statistics.fmean(values))
-    assert not list(home.glob("test*")), "the table of the test was temporary"
-
-
-@pytest.mark.slow
-def test_a_command_ends_with_the_process_that_runs_it(tmp_path: Path) -> None:
-    """A child that would sleep for minutes is told, and has time to leave a note."""
-    (tmp_path / "lightning_cells.py").write_text(CHILD)
-    script = f"from lightning_cells.experiments.child_runs import command\nimport os\nos.chdir({str(tmp_path)!r})\n"
-    process = subprocess.Popen([sys.executable, "-c", script + "command(['fit', 'it'])"], stderr=subprocess.PIPE)
-    for _ in range(3000):
-        if (tmp_path / "began").exists():
-            break
-        time.sleep(0.1)
-    process.terminate()
-    assert process.wait(60) != 0
-    assert b"KeyboardInterrupt" in process.stderr.read()
-    assert (tmp_path / "began").read_text() == "fit it"
-    assert (tmp_path / "ended").exists()
+    assert "child" not in (home / f"artifacts/{children[0].info.run_id}/artifacts/config.yaml").read_text(), (
+        "who repeats a training from its configuration does not repeat the fold"
+    )

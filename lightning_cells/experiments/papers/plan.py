@@ -6,9 +6,8 @@ from typing import Any, Literal
 
 from lightning_cells.data.simulate import simulate
 from lightning_cells.errors import InputError
-from lightning_cells.experiments.child_runs import Weights
-from lightning_cells.experiments.cross_validation import digest
 from lightning_cells.experiments.papers.table import Data, Scale, ScaleName, Simulation, Table, Test
+from lightning_cells.experiments.runner import Weights, digest
 from lightning_cells.experiments.tuning.study_file import words
 from lightning_cells.paths import data_dir, find_data, output_dir
 

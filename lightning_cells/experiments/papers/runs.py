@@ -10,10 +10,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from lightning_cells.experiments.child_runs import CHILD
-from lightning_cells.experiments.cross_validation import digest
 from lightning_cells.experiments.papers.code import code_version
 from lightning_cells.experiments.papers.plan import Job
+from lightning_cells.experiments.runner import CHILD, digest
 from lightning_cells.loggers.mlflow import EXPERIMENT
 from lightning_cells.loggers.store import open_experiment, open_store, tracking_uri
 from lightning_cells.paths import output_dir

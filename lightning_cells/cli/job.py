@@ -1,0 +1,169 @@
+"""The process of one job: a training with its tests, tests of other weights, or a classical pipeline.
+
+Not a verb: `experiments.runner.run_job` runs ``python -m lightning_cells.cli.job DESCRIPTOR``.
+"""
+
+import json
+import math
+import os
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from mlflow.entities import Param
+
+from lightning_cells.callbacks.pruning import Pruning
+from lightning_cells.cli.resolving import Resolver
+from lightning_cells.cli.training import TrainingCLI, run
+from lightning_cells.errors import InputError, first_line
+from lightning_cells.experiments.processes import Message, ParentLink
+from lightning_cells.experiments.runner import Measures, log_result
+from lightning_cells.experiments.tuned_baseline import measure, tune
+from lightning_cells.loggers.mlflow import RunLogger
+from lightning_cells.loggers.store import open_experiment, open_store
+from lightning_cells.paths import output_dir
+
+_TASK = "LIGHTNING_CELLS_JOB"  # for the other processes of a distributed training
+_STAGE = "test/"
+_LOGGER = "--trainer.logger=lightning_cells.loggers.mlflow.RunLogger"
+_ONE_PROCESS = ("--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto")
+
+
+class JobCLI(TrainingCLI):
+    """A training verb whose run is a child of another one.
+
+    Args:
+        words: the command line.
+        logger: arguments of the run's logger. They are not part of the run's configuration, so that whoever repeats
+            the training from it does not repeat the job.
+        callbacks: further ones, behind those that write checkpoints.
+    """
+
+    def __init__(self, words: list[str], logger: Mapping[str, Any], callbacks: list[Callback]) -> None:
+        self._logger = logger
+        self._callbacks = callbacks
+        super().__init__(words)
+
+    def before_instantiate_classes(self) -> None:
+        """Has the run belong to its parent."""
+        super().before_instantiate_classes()
+        logger = self.config[self.config.subcommand].trainer.logger
+        ours = isinstance(logger, Namespace) and str(logger.class_path).endswith("RunLogger")
+        self._arguments = logger.init_args if ours else Namespace(dict.fromkeys(self._logger))
+        self._meant = {name: self._arguments[name] for name in self._logger}
+        self._arguments.update(Namespace(self._logger))
+
+    def after_instantiate_classes(self) -> None:
+        """Gives back the configuration as the user meant it."""
+        for name, value in self._meant.items():
+            self._arguments[name] = value
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Adds the callbacks."""
+        trainer = super().instantiate_trainer(**kwargs)
+        trainer.callbacks += self._callbacks  # type: ignore[attr-defined]
+        return trainer
+
+
+def main() -> int:
+    """Runs a job; returns the exit status."""
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        task = json.loads(os.environ[_TASK])
+        _lightning("fit", task["fit"], task["logger"], Pruning(None))
+        return 0
+    link = ParentLink(int(sys.argv[1]))
+    task = link.receive()
+    os.environ[_TASK] = json.dumps(task)
+    answer: Message
+    status = 0
+    try:
+        answer = _classical(task) if task["classical"] else _trained(task, link)
+        answer["seconds"] = time.process_time()
+    except InputError as error:
+        answer, status = {"ending": "mistake", "error": str(error)}, 2
+    except BaseException as error:
+        traceback.print_exc()
+        answer, status = {"ending": "crash", "error": f"{type(error).__name__}: {first_line(error)}"}, 1
+    if status:
+        print(answer["error"], file=sys.stderr)
+    link.send(answer)
+    link.close()
+    return status
+
+
+def _trained(task: Message, link: ParentLink) -> Message:
+    """Trains, unless there are weights, and tests."""
+
+    def tell(message: Mapping[str, Any]) -> bool:
+        link.send(dict(message))
+        return task["watched"] and link.receive()["stop"]
+
+    pruning = Pruning(tell)
+    weights, run_id = task["weights"], ""
+    # after the user's own words, so that they win
+    own = [_LOGGER, "--checkpoint.folder=null", f"--output_dir={output_dir()}"] if task["tests"] else []
+    if task["fit"] is not None:
+        task["fit"] += own
+        os.environ[_TASK] = json.dumps(task)
+        run_id = _run_id(_lightning("fit", task["fit"], task["logger"], pruning))
+        weights = output_dir() / "checkpoints" / run_id / f"{weights}.ckpt"
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+            own += _ONE_PROCESS
+    measures: dict[str, dict[str, float]] = {}
+    for name, words in task["tests"].items() if not pruning.stopped else ():
+        # weights of another run are measured in a run of their own
+        logging = ["--trainer.logger=false"] if run_id else []
+        trainer = _lightning("test", [*words, *own, *logging, f"--ckpt_path={weights}"], task["logger"])
+        run_id = run_id or _run_id(trainer)
+        values = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith(_STAGE)}
+        measures[name] = {key.removeprefix(_STAGE): value for key, value in values.items() if math.isfinite(value)}
+    if measures:
+        log_result(open_store(task["logger"]["uri"]), run_id, measures)
+    ending = "stopped" if pruning.stopped else "finished"
+    return {"ending": ending, "run": run_id, "measures": measures, "logged": pruning.logged}
+
+
+def _classical(task: Message) -> Message:
+    """Tunes the classical pipeline on what would be trained on, and measures it."""
+    resolver = Resolver()
+    logger = task["logger"]
+    client = open_store(logger["uri"])
+    place = open_experiment(client, logger["experiment_name"]).experiment_id
+    run_id = client.create_run(place, tags=logger["tags"], run_name=logger["run_name"]).info.run_id
+    try:
+        pipeline = tune(resolver.data(task["fit"], "fit").sequences["train"])
+        client.log_batch(run_id, params=[Param(key, str(value)) for key, value in asdict(pipeline).items()])
+        measures: Measures = {
+            name: measure(pipeline, resolver.data(words, "test").sequences["test"])
+            for name, words in task["tests"].items()
+        }
+        log_result(client, run_id, measures)
+    except BaseException:
+        client.set_terminated(run_id, "FAILED")
+        raise
+    client.set_terminated(run_id, "FINISHED")
+    return {"ending": "finished", "run": run_id, "measures": measures}
+
+
+def _lightning(verb: str, words: list[str], logger: Mapping[str, Any], *callbacks: Callback) -> Trainer:
+    """Runs a training verb; returns the trainer that did it."""
+    made: list[JobCLI] = []
+    words = [*words, "--trainer.enable_progress_bar=false"]
+    run(verb, words, lambda line: made.append(JobCLI(line, logger, [*callbacks])))
+    return made[0].trainer
+
+
+def _run_id(trainer: Trainer) -> str:
+    return str(trainer.logger.run_id) if isinstance(trainer.logger, RunLogger) else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
