@@ -11,6 +11,7 @@ lightning-cells track movie.tif --model models:/nuclei/1 --out movie_RES
 """
 
 import argparse
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 
@@ -54,11 +55,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Tracks."""
-    from lightning_cells.api import load
-    from lightning_cells.tracking import preview_path
+    from lightning_cells.tracking import Tracker, preview_path
 
-    tracker = load(args.checkpoint or args.model, args.device, args.linker, args.scale, args.chunk)
+    with _checkpoint(args) as checkpoint:
+        tracker = Tracker(checkpoint, args.device, args.linker, args.scale, args.chunk)
     frames, tracks = tracker.track_to(args.frames, args.out, args.preview)
     print(f"{tracks} track(s) in {frames} frame(s): {args.out}")
     if args.preview:
         print(f"preview: {preview_path(args.out.resolve())}")
+
+
+def _checkpoint(args: argparse.Namespace) -> AbstractContextManager[Path]:
+    if args.checkpoint is not None:
+        return nullcontext(args.checkpoint)
+    from lightning_cells.loggers.registry import registered_checkpoint
+
+    return registered_checkpoint(args.model)

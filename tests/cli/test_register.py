@@ -96,7 +96,7 @@ def test_tracking_goes_on_with_the_same_model_only(
         with monkeypatch.context() as patch, registered_checkpoint("models:/one/1") as checkpoint:
             patch.setattr(Frames, "read", broken)
             with pytest.raises(KeyboardInterrupt):
-                engine.track(source, checkpoint, out, device="cpu", interval=0.0)
+                engine.Tracker(checkpoint, "cpu").track_to(source, out, interval=0.0)
 
     monkeypatch.setattr(Frames, "read", lambda self, index: seen.append(index) or read(self, index))
     for model, expected in (("models:/one/1", range(16, 20)), ("models:/two/1", range(20))):
