@@ -18,8 +18,7 @@ from lightning_cells.data.atomic import writing
 from lightning_cells.data.ctc import sequence_names
 from lightning_cells.data.locking import exclusive
 from lightning_cells.data.public_sets import TERMS, DataSet, find_set
-from lightning_cells.data.transfer import fetch
-from lightning_cells.data.web import check_url
+from lightning_cells.data.transfer import check_url, fetch
 from lightning_cells.errors import InputError
 
 

@@ -2,18 +2,20 @@
 
 import contextlib
 import errno
-import http.client
 import json
+import re
 import shutil
 import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import requests
+import urllib3
 from tqdm import tqdm
 
 from lightning_cells.data.atomic import writing
-from lightning_cells.data.web import BrokenOff, OutOfRange, check_url, content_range, open_url
 from lightning_cells.errors import InputError
 
 RETRIES = 8
@@ -22,8 +24,35 @@ PROGRESS_BYTES = 1 << 20
 FIRST_WAIT_S = 1.0
 """Seconds before the first retry; doubled for each further one, up to `LONGEST_WAIT_S`."""
 LONGEST_WAIT_S = 30.0
+TIMEOUT_S = 30.0
+"""Seconds without a byte after which a connection counts as broken off."""
 
 _BLOCK = 1 << 18
+_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+_HINTS = {
+    401: "it asks for a login: give another --url",
+    403: "it refuses the file: give another --url",
+    404: "the file is not there: check --url, or look for its new address",
+    410: "the file is gone: look for its new address, and give it by --url",
+}
+
+
+class BrokenOff(Exception):
+    """No answer, or not all of it, for a reason that may pass.
+
+    Attributes:
+        unreachable: there was no connection at all.
+        wait: seconds that the server asks to wait; 0 if it does not.
+    """
+
+    def __init__(self, reason: object, unreachable: bool = False, wait: float = 0.0) -> None:
+        super().__init__(str(reason) or type(reason).__name__)
+        self.unreachable = unreachable
+        self.wait = wait
+
+
+class OutOfRange(BrokenOff):
+    """The server has no such part of the file (HTTP 416): the file is another one by now."""
 
 
 def fetch(url: str, target: Path, size: int | None = None) -> bool:
@@ -76,6 +105,80 @@ def fetch(url: str, target: Path, size: int | None = None) -> bool:
     return transfer.joined
 
 
+def check_url(url: str) -> None:
+    """Checks that `url` is an http or https address.
+
+    Raises:
+        InputError: if not.
+    """
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound or not url.isascii() or not url.isprintable() or " " in url:
+        raise InputError(f"--url {url!r}: give an http:// or https:// address, with special characters %-encoded")
+
+
+def open_url(url: str, headers: dict[str, str]) -> requests.Response:
+    """Asks for `url`, follows redirections to http and https.
+
+    Returns:
+        An answer of status 200 or 206, not yet read.
+
+    Raises:
+        InputError: if asking again will not help.
+        BrokenOff: if it may.
+    """
+    try:
+        response = requests.get(
+            url, headers={"User-Agent": "lightning-cells", **headers}, stream=True, timeout=TIMEOUT_S
+        )
+    except requests.exceptions.SSLError as error:
+        raise InputError(
+            f"{url}: the server's certificate is not trusted ({_cause(error)}): install the system's certificates, or "
+            "give its http:// address by --url (a known sha256 is checked all the same)"
+        ) from error
+    except requests.exceptions.Timeout as error:
+        raise BrokenOff(_cause(error), unreachable=isinstance(error, requests.exceptions.ConnectTimeout)) from error
+    except requests.exceptions.ConnectionError as error:
+        refused = isinstance(getattr(error.args[0], "reason", None), urllib3.exceptions.NewConnectionError)
+        raise BrokenOff(_cause(error), unreachable=refused) from error
+    except (requests.exceptions.RequestException, ValueError) as error:  # no web address, or one too many
+        raise InputError(f"--url {url!r}: {_cause(error)}: give a plain http:// or https:// address") from error
+    if response.status_code not in (200, 206):
+        with response:
+            raise _refusal(url, response)
+    return response
+
+
+def content_range(response: requests.Response) -> tuple[int | None, int | None]:
+    """Returns the first byte of a partial answer, and the size of the whole file; None if not told."""
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+    if not match:
+        return None, None
+    return int(match[1]), None if match[2] == "*" else int(match[2])
+
+
+def _refusal(url: str, response: requests.Response) -> Exception:
+    reason = " ".join(f"{response.status_code} {response.reason}".split())
+    if response.status_code == 416:
+        return OutOfRange(f"HTTP {reason}")
+    if response.status_code in _TRANSIENT:
+        seconds = response.headers.get("Retry-After", "")
+        return BrokenOff(f"HTTP {reason}", wait=float(seconds) if seconds.isdigit() else 0.0)
+    hint = _HINTS.get(response.status_code, "check --url, it sends no file")
+    return InputError(f"{url}: the server answers {reason}: {hint}")
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason of an error, in one line, without the addresses of objects."""
+    while isinstance(inner := getattr(error, "reason", None) or next(iter(error.args), None), BaseException):
+        error = inner
+    said = getattr(error, "verify_message", None) or re.sub(r"<[^<>]*>:? ?", "", str(error))
+    return " ".join(said.split()) or type(error).__name__
+
+
 @dataclass(frozen=True)
 class _Version:
     """Which version of which file some bytes belong to; None where the server does not tell."""
@@ -86,10 +189,10 @@ class _Version:
     size: int | None
 
     @classmethod
-    def of(cls, url: str, response: http.client.HTTPResponse) -> "_Version":
+    def of(cls, url: str, response: requests.Response) -> "_Version":
         length = response.headers.get("Content-Length", "")
         full = int(length) if length.isdigit() else None
-        size = content_range(response)[1] if response.status == 206 else full
+        size = content_range(response)[1] if response.status_code == 206 else full
         return cls(url, response.headers.get("ETag"), response.headers.get("Last-Modified"), size)
 
     @property
@@ -163,7 +266,7 @@ class _Transfer:
             raise
         with contextlib.closing(response):
             now = _Version.of(self.url, response)
-            if response.status == 200:
+            if response.status_code == 200:
                 if have:
                     tqdm.write(f"{self.url}: sent from the start again", file=sys.stderr)
                 have, self.joined = 0, False
@@ -181,7 +284,7 @@ class _Transfer:
         if total is not None and self.have < total:
             raise BrokenOff(f"the connection ended after {self.have} of {total} bytes")
 
-    def _read(self, response: http.client.HTTPResponse, version: _Version, have: int) -> None:
+    def _read(self, response: requests.Response, version: _Version, have: int) -> None:
         with self.part.open("ab" if have else "wb") as file:
             if not have:  # the part is empty by now: an old part never lies beside a new note
                 self.version = version
@@ -189,9 +292,9 @@ class _Transfer:
                     path.write_text(json.dumps(asdict(version)))
             while True:
                 try:
-                    block = response.read1(_BLOCK)  # what has come, without waiting for a full block
-                except (http.client.HTTPException, OSError) as error:
-                    raise BrokenOff(error) from error
+                    block = response.raw.read1(_BLOCK)  # what has come, without waiting for a full block
+                except (urllib3.exceptions.HTTPError, OSError) as error:
+                    raise BrokenOff(_cause(error)) from error
                 if not block:
                     return
                 have += len(block)

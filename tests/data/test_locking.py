@@ -73,6 +73,9 @@ def test_no_two_processes_are_inside_at_once(tmp_path: Path, monkeypatch: pytest
     assert (tmp_path / "count").read_text() == "150"
 
 
-def test_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), exclusive(tmp_path / "none" / "a.lock"):
+def test_missing_folders_are_made_and_what_is_no_folder_is_an_error(tmp_path: Path) -> None:
+    with exclusive(tmp_path / "new" / "a.lock"):
+        assert (tmp_path / "new" / "a.lock").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"), exclusive(tmp_path / "file" / "a.lock"):
         pass

@@ -1,14 +1,14 @@
 import socket
 import ssl
-import urllib.error
 from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
+import requests
+import urllib3
 from file_server import FileServer, serving
 
-from lightning_cells.data import web
-from lightning_cells.data.web import BrokenOff, OutOfRange, check_url, content_range, open_url
+from lightning_cells.data.transfer import BrokenOff, OutOfRange, check_url, content_range, open_url
 from lightning_cells.errors import InputError
 
 
@@ -25,16 +25,21 @@ def fails(patch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(*args: object, **kwargs: object) -> None:
         raise error
 
-    patch.setattr(web, "_opener", lambda: SimpleNamespace(open=fail))
+    patch.setattr(requests, "get", fail)
+
+
+def unreachable(reason: Exception) -> Exception:
+    """What requests raises where there is no connection."""
+    return requests.exceptions.ConnectionError(urllib3.exceptions.MaxRetryError(None, "/", reason))  # type: ignore[arg-type]
 
 
 def test_answer_and_its_range(server: FileServer) -> None:
     with open_url(server.url, {"Range": "bytes=4-"}) as response:
-        assert response.status == 206
+        assert response.status_code == 206
         assert content_range(response) == (4, 10)
-        assert response.read() == b"456789"
+        assert response.content == b"456789"
     with open_url(server.url, {}) as response:
-        assert response.status == 200
+        assert response.status_code == 200
         assert content_range(response) == (None, None)
     assert server.requests[0]["user-agent"] == "lightning-cells"
 
@@ -67,7 +72,8 @@ def test_passing_trouble_and_its_wait(server: FileServer, after: str | None, wai
 
 
 def test_name_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    fails(monkeypatch, urllib.error.URLError(socket.gaierror(socket.EAI_NONAME, "Name or service not known")))
+    unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    fails(monkeypatch, unreachable(urllib3.exceptions.NameResolutionError("example.org", None, unknown)))  # type: ignore[arg-type]
     with pytest.raises(BrokenOff, match="not known") as caught:
         open_url("https://example.org/a.zip", {})
     assert caught.value.unreachable
@@ -76,7 +82,8 @@ def test_name_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_certificate_that_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     reason = ssl.SSLCertVerificationError(1, "certificate verify failed")
     reason.verify_message = "unable to get local issuer certificate"
-    fails(monkeypatch, urllib.error.URLError(reason))
+    refused = urllib3.exceptions.MaxRetryError(None, "/", urllib3.exceptions.SSLError(reason))  # type: ignore[arg-type]
+    fails(monkeypatch, requests.exceptions.SSLError(refused))
     with pytest.raises(InputError, match=r"not trusted \(unable to get .*http:// address by --url"):
         open_url("https://example.org/a.zip", {})
 
