@@ -145,7 +145,7 @@ def _check(plan: "StudyFile", resolver: "Resolver") -> tuple["StudyFile", dict[s
 
     from lightning_cells.errors import InputError
     from lightning_cells.experiments.tuning.clustering_plan import check_clustering, with_checkpoint
-    from lightning_cells.experiments.tuning.samplers import make_pruner, make_sampler
+    from lightning_cells.experiments.tuning.study import make_pruner, make_sampler
 
     make_sampler(plan)
     make_pruner(plan)

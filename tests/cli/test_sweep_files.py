@@ -9,7 +9,7 @@ from cli_cases import complaint, fit, say
 
 import lightning_cells
 from lightning_cells.cli.resolving import Resolver
-from lightning_cells.experiments.tuning.samplers import make_pruner, make_sampler
+from lightning_cells.experiments.tuning.study import make_pruner, make_sampler
 from lightning_cells.experiments.tuning.study_file import StudyFile
 
 Capture = pytest.CaptureFixture[str]

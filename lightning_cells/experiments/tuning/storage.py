@@ -1,6 +1,5 @@
 """Where studies are kept: a sqlite file for one machine, or PostgreSQL for many."""
 
-import fcntl
 import hashlib
 import warnings
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from typing import Any
 
 import optuna
 import sqlalchemy
+from filelock import FileLock
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -77,8 +77,7 @@ class Storage:
     def alone(self, study: str) -> Iterator[None]:
         """Keeps other workers of a study from deciding at the same time; a killed worker holds up nobody."""
         if self._file is not None:
-            with open(f"{self._file}.lock", "w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with FileLock(f"{self._file}.lock"):
                 yield
             return
         key = int.from_bytes(hashlib.blake2b(study.encode(), digest_size=8).digest(), "big", signed=True)

@@ -1,31 +1,92 @@
 """A study that any number of workers share: who takes which trial, and what becomes of those of dead workers."""
 
+import hashlib
+import inspect
 import os
 import socket
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from importlib import import_module
+from typing import Any, TypeVar
 
 import optuna
 from optuna import Study, Trial
 from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import BasePruner, NopPruner
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from lightning_cells.errors import InputError
-from lightning_cells.experiments.tuning.samplers import make_pruner, make_sampler
+from lightning_cells.errors import InputError, nearest
 from lightning_cells.experiments.tuning.storage import Storage
-from lightning_cells.experiments.tuning.study_file import StudyFile
+from lightning_cells.experiments.tuning.study_file import ByClass, StudyFile
+from lightning_cells.yaml_file import checked
 
 IDENTITY = "lightning_cells"
 """Attribute of the study: what may not change while it goes on."""
 WORKER, REASON = "worker", "reason"
 """Attributes of a trial: host and process that runs it, and why it failed."""
-_FIRST = "failed_trial"  # of a repeated trial, as Optuna's own callback for retries names it
-_HISTORY = "retry_history"
-_CRASHES = "lightning_cells:crashes"
-_LOSSES = "lightning_cells:losses"
+INTERRUPTED = "interrupted"
+"""The reason of trials that were put back."""
+_FIRST, _HISTORY = "failed_trial", "retry_history"  # of a repeated trial, as Optuna's own callback for retries has them
 _EXHAUSTED = "lightning_cells:exhausted"
 _MOST_LOSSES = 5  # workers that a trial may outlive: it might be what kills them
+_SHARED_SEED = ("QMCSampler", "GridSampler")  # whose workers go through one series together
+_Kind = TypeVar("_Kind", BaseSampler, BasePruner)
+
+
+def make_sampler(plan: StudyFile, trial: int | None = None) -> BaseSampler:
+    """Returns the sampler of a sweep.
+
+    Args:
+        plan: the sweep.
+        trial: number of the trial that it is to propose. A ``seed`` is mixed with it, so that a study can be repeated
+            and workers with the same seed do not propose the same.
+
+    Raises:
+        InputError: if there is no such class, or it does not take these arguments.
+    """
+    part, arguments = plan.sampler, dict(plan.sampler.init_args)
+    shared = part.class_path.rpartition(".")[2] in _SHARED_SEED
+    if trial is not None and isinstance(arguments.get("seed"), int) and not shared:
+        mixed = hashlib.blake2b(f"{arguments['seed']} {trial}".encode(), digest_size=4)
+        arguments["seed"] = int.from_bytes(mixed.digest(), "big") >> 1
+    return _make(part, arguments, BaseSampler, f"{plan.path}: sampler")  # type: ignore[type-abstract]
+
+
+def make_pruner(plan: StudyFile) -> BasePruner:
+    """Returns the pruner of a sweep, or one that never prunes.
+
+    Raises:
+        InputError: if there is no such class, or it does not take these arguments.
+    """
+    if plan.pruner is None:
+        return NopPruner()
+    arguments, place = dict(plan.pruner.init_args), f"{plan.path}: pruner"
+    if isinstance(wrapped := arguments.get("wrapped_pruner"), dict):
+        inner: ByClass = checked(ByClass, wrapped, f"{place}.wrapped_pruner")
+        arguments["wrapped_pruner"] = _make(inner, inner.init_args, BasePruner, f"{place}.wrapped_pruner")  # type: ignore[type-abstract]
+    return _make(plan.pruner, arguments, BasePruner, place)  # type: ignore[type-abstract]
+
+
+def _make(part: ByClass, arguments: dict[str, Any], kind: type[_Kind], place: str) -> _Kind:
+    what = kind.__name__.removeprefix("Base").lower()
+    module, _, name = part.class_path.rpartition(".")
+    try:
+        found = getattr(import_module(module or f"optuna.{what}s"), name)
+    except (ImportError, AttributeError, ValueError):
+        found = None
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        known = [f"optuna.{what}s.{one}" for one in getattr(optuna, f"{what}s").__all__ if one.endswith(what.title())]
+        raise InputError(f"{place}: '{part.class_path}' is no {what}: {nearest(f'optuna.{what}s.{name}', known)}")
+    for argument in arguments:
+        if argument not in (taken := inspect.signature(found).parameters):
+            raise InputError(f"{place}: {name} has no argument '{argument}': {nearest(argument, taken)}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return found(**arguments)
+    except (TypeError, ValueError, ImportError) as error:
+        raise InputError(f"{place}: {name}: {' '.join(str(error).split())}: correct its init_args") from None
 
 
 def open_study(plan: StudyFile, storage: Storage, join: bool) -> Study:
@@ -91,7 +152,8 @@ class Trials:
             self._take_back()
             trials = self._study.get_trials(deepcopy=False)
             waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
-            enough = len(_first(trials)) >= self._plan.trials or self._study.user_attrs.get(_EXHAUSTED, False)
+            begun = sum(not _history(trial) for trial in trials)
+            enough = begun >= self._plan.trials or self._study.user_attrs.get(_EXHAUSTED, False)
             if enough and not waiting:
                 return None
             # Optuna takes the first that waits. What the trial that it repeats had not drawn is drawn as for that one;
@@ -136,14 +198,16 @@ class Trials:
             As of `tell`, and whether it is repeated.
         """
         with self._storage.alone(self._plan.study):
-            known = self._study.get_trials(deepcopy=False)[trial.number]
+            trials = self._study.get_trials(deepcopy=False)
+            known = trials[trial.number]
             if known.state.is_finished():
                 return False, False
             trial.set_user_attr(REASON, reason)
-            crashes = known.system_attrs.get(_CRASHES, 0) + crashed
-            again = repeat or (crashed and crashes <= self._plan.retries)
+            before = [trials[number].user_attrs.get(REASON, INTERRUPTED) for number in _history(known)]
+            crashes = sum(why != INTERRUPTED for why in before)
+            again = repeat or (crashed and crashes < self._plan.retries)
             if again:  # first, so that it is not forgotten if this process dies here
-                self._enqueue(known, {_CRASHES: crashes})
+                self._repeat(known)
             self._tell(trial.number, TrialState.FAIL)
             return True, again
 
@@ -166,12 +230,11 @@ class Trials:
             if WORKER not in trial.user_attrs:  # its worker died before the first sign of life
                 self._tell(trial.number, TrialState.FAIL)
         trials = self._study.get_trials(deepcopy=False)
-        repeated = {repeats(trial) for trial in trials}
-        for trial in trials:
+        for trial in standing(trials):
+            losses = sum(REASON not in trials[number].user_attrs for number in _history(trial))
             dead = trial.state == TrialState.FAIL and REASON not in trial.user_attrs
-            losses = trial.system_attrs.get(_LOSSES, 0) + 1
-            if dead and losses <= _MOST_LOSSES and trial.number not in repeated:
-                self._enqueue(trial, {_LOSSES: losses})
+            if dead and losses < _MOST_LOSSES:
+                self._repeat(trial)
                 self._lost(trial)
 
     def _tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
@@ -182,24 +245,21 @@ class Trials:
                 raise
             self._study.set_user_attr(_EXHAUSTED, True)
 
-    def _enqueue(self, trial: FrozenTrial, counts: dict[str, int]) -> None:
-        """Has a trial repeated, unless it is already."""
-        if trial.number in {repeats(other) for other in self._study.get_trials(deepcopy=False)}:
-            return
-        history = [*trial.system_attrs.get(_HISTORY, []), trial.number]
+    def _repeat(self, trial: FrozenTrial) -> None:
+        """Has a trial run again."""
         again = create_trial(
             state=TrialState.WAITING,
             params=trial.params,
             distributions=trial.distributions,
             # Those of the sampler, too: a grid's keeps there which point it is.
-            system_attrs={_FIRST: trial.number, **trial.system_attrs, _HISTORY: history, **counts},
+            system_attrs={_FIRST: trial.number, **trial.system_attrs, _HISTORY: [*_history(trial), trial.number]},
         )
         self._study.add_trial(again)
 
 
 def repeats(trial: FrozenTrial) -> int | None:
     """Number of the trial that this one repeats, None if it is no repetition."""
-    return trial.system_attrs.get(_HISTORY, [None])[-1]
+    return next(reversed(_history(trial)), None)
 
 
 def standing(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -208,8 +268,9 @@ def standing(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [trial for trial in trials if trial.number not in repeated]
 
 
-def _first(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    return [trial for trial in trials if _FIRST not in trial.system_attrs]
+def _history(trial: FrozenTrial) -> list[int]:
+    """Numbers of the trials that this one repeats, one after another."""
+    return trial.system_attrs.get(_HISTORY, [])
 
 
 def _check_same(known: dict[str, Any] | None, plan: StudyFile, place: str) -> None:

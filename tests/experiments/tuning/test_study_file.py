@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from lightning_cells.errors import InputError
-from lightning_cells.experiments.tuning.samplers import make_pruner, make_sampler
+from lightning_cells.experiments.tuning.study import make_pruner, make_sampler
 from lightning_cells.experiments.tuning.study_file import StudyFile
 
 TREE: dict[str, Any] = {
