@@ -1,7 +1,6 @@
 """A run's best checkpoint -> a version of a model in MLflow's registry."""
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -11,13 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import mlflow
 import mlflow.pyfunc
 import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
-from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from lightning_cells.errors import InputError
@@ -29,7 +28,6 @@ from lightning_cells.methods.building import load_method
 from lightning_cells.methods.loading import read_checkpoint
 
 _NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,99}")
-_DEFAULT = "MLFLOW_TRACKING_URI"
 _SHOWN = ("SEG", "DET", "TRA", "OP_CTB")
 
 
@@ -150,14 +148,12 @@ def _add_version(client: MlflowClient, name: str, model: LoggedModel, descriptio
 @contextmanager
 def _by_default(uri: str) -> Iterator[None]:
     """MLflow looks for the files of a new version in the default store, whichever its client is of."""
-    before = os.environ.get(_DEFAULT)
+    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else ""
+    mlflow.set_tracking_uri(uri)
     try:
-        with _use_tracking_uri(uri):  # what was chosen in this process wins over the environment
-            yield
+        yield
     finally:
-        os.environ.pop(_DEFAULT, None)
-        if before is not None:
-            os.environ[_DEFAULT] = before
+        mlflow.set_tracking_uri(before)
 
 
 def _save(place: Path, model: LoggedModel, run: str, checkpoint: Path) -> None:
