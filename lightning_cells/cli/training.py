@@ -142,7 +142,7 @@ class TrainingCLI(LightningCLI):
             config.return_predictions = False  # they go to disk as they come: kept in memory they would fill it
         if verb == "predict" or config.trainer.fast_dev_run:
             config.trainer.logger = False  # no database is set up for a run that has nothing to show
-        elif self._resumed is not None and getattr(config.trainer.logger, "class_path", None) == _LOGGER["class_path"]:
+        elif self._resumed is not None and _is_ours(config.trainer.logger):
             config.trainer.logger.init_args.run_id = self._resumed.run
             where = self._resumed.checkpoint or "the beginning: there is no checkpoint yet"
             rank_zero_info(f"Going on with run {self._resumed.run} from {where}")
@@ -162,6 +162,11 @@ class TrainingCLI(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         except (TypeError, ValueError, MisconfigurationException) as error:
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def _is_ours(logger: Any) -> bool:
+    """Whether a configured logger is `RunLogger`, which runs of earlier versions have by another path."""
+    return getattr(logger, "class_path", "").endswith(".mlflow.RunLogger")
 
 
 def _check_checkpoint(verb: str, config: Any) -> None:
