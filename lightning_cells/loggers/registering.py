@@ -1,6 +1,7 @@
 """A run's best checkpoint -> a version of a model in MLflow's registry."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -148,12 +149,12 @@ def _add_version(client: MlflowClient, name: str, model: LoggedModel, descriptio
 @contextmanager
 def _by_default(uri: str) -> Iterator[None]:
     """MLflow looks for the files of a new version in the default store, whichever its client is of."""
-    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else ""
+    before = os.environ.get("MLFLOW_TRACKING_URI")  # MLflow writes there, too, what is set
     mlflow.set_tracking_uri(uri)
     try:
         yield
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None unsets it
 
 
 def _save(place: Path, model: LoggedModel, run: str, checkpoint: Path) -> None:
