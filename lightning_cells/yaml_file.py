@@ -113,7 +113,8 @@ def _message(error: Any) -> str:
     """A mistake in the words of a validator, or else in pydantic's."""
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
-    return f"{error['msg'].replace('Input should', 'should')}, not '{error['input']}'"
+    message = error["msg"].replace("Input should", "should").replace("dictionary", "mapping")
+    return f"{message}, not '{error['input']}'"
 
 
 def _told(error: ErrorDetails) -> str:

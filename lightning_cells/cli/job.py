@@ -23,9 +23,9 @@ from lightning_cells.callbacks.pruning import Pruning
 from lightning_cells.cli.resolving import Resolver
 from lightning_cells.cli.training import TrainingCLI, run
 from lightning_cells.errors import InputError, first_line
+from lightning_cells.experiments.baselines import measure, tune
 from lightning_cells.experiments.processes import Message, ParentLink
 from lightning_cells.experiments.runner import Measures, log_result
-from lightning_cells.experiments.tuned_baseline import measure, tune
 from lightning_cells.loggers.mlflow import RunLogger
 from lightning_cells.loggers.store import open_experiment, open_store
 from lightning_cells.paths import output_dir

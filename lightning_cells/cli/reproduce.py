@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from lightning_cells.experiments.papers.plan import Describe
+    from lightning_cells.experiments.papers.jobs import Describe
     from lightning_cells.experiments.papers.table import ScaleName, Table
 
 PASSES_ON = True
@@ -45,9 +45,9 @@ def run(args: argparse.Namespace) -> int:
     """Runs the tables and prints them; the exit status is 1 if a run failed."""
     from lightning_cells.cli.arguments import dotted
     from lightning_cells.errors import InputError
-    from lightning_cells.experiments.papers.plan import check_data, make_surrogates
-    from lightning_cells.experiments.papers.report import check_readme, markdown, section, write_section
-    from lightning_cells.experiments.papers.reproduction import reproduce
+    from lightning_cells.experiments.papers.jobs import check_data, make_surrogates
+    from lightning_cells.experiments.papers.report import check_readme, markdown, section, write_report, write_section
+    from lightning_cells.experiments.papers.results import run_table
     from lightning_cells.experiments.papers.table import names, read_table
 
     tables = {Path(name).stem: read_table(name) for name in ([args.name] if args.name else names())}
@@ -63,20 +63,20 @@ def run(args: argparse.Namespace) -> int:
         check_data(name, table, args.scale, overrides)
     make_surrogates(tables.values(), args.scale)
     describe = describer()
-    reports = []
+    done = []
     try:
         for name, table in tables.items():
             print(f"{name}: {table.title}", flush=True)
-            report = reproduce(name, table, args.scale, overrides, describe, args.workers, _say)
-            print(f"\n{markdown(report)}", flush=True)
-            reports.append(report)
+            results = run_table(name, table, args.scale, overrides, describe, args.workers, _say, write_report)
+            print(f"\n{markdown(results)}", flush=True)
+            done.append(results)
     except KeyboardInterrupt:
         again = shlex.join(["reproduce", *sys.argv[2:]])
         print(f"\nThe table can go on: lightning-cells {again}", flush=True)
         raise
     if args.readme is not None:
-        write_section(args.readme, section(reports))
-    return 1 if any(report.failed for report in reports) else 0
+        write_section(args.readme, section(done))
+    return 1 if any(results.failed for results in done) else 0
 
 
 def _say(line: str) -> None:
@@ -102,7 +102,7 @@ def describer() -> "Describe":
 
 
 def _listed(tables: dict[str, "Table"], scale: "ScaleName") -> list[str]:
-    from lightning_cells.experiments.papers.plan import missing, needed, plan
+    from lightning_cells.experiments.papers.jobs import jobs_of, missing, needed
 
     lines = []
     for name, table in tables.items():
@@ -112,7 +112,7 @@ def _listed(tables: dict[str, "Table"], scale: "ScaleName") -> list[str]:
         lines += [
             f"{name}: {table.title}",
             f"  {table.source}",
-            f"  {len(table.rows)} rows, {len(plan(table, scale, {}))} runs at scale {scale}: {minutes}",
+            f"  {len(table.rows)} rows, {len(jobs_of(table, scale, {}))} runs at scale {scale}: {minutes}",
             f"  data: {', '.join(needed(table, scale))}" + (f"; missing: {'; '.join(absent)}" if absent else ""),
         ]
     return lines

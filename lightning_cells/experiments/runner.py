@@ -14,7 +14,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -203,11 +203,17 @@ class ParentRun:
                 del found[source]
         return found
 
-    def give_up(self, job: Job) -> None:
-        """Ends runs of a job of which the process was killed, and which would look as if they went on."""
-        for run in self.runs({MLFLOW_PARENT_RUN_ID: self.run_id, CHILD: job.name}):
+    def give_up(self, job: Job) -> str:
+        """Ends runs of a job of which the process was killed, and which would look as if they went on.
+
+        Returns:
+            Id of its last run without a result; empty if there is none.
+        """
+        runs = self.runs({MLFLOW_PARENT_RUN_ID: self.run_id, CHILD: job.name})
+        for run in runs:
             if run.info.status in ("RUNNING", "SCHEDULED"):
                 self.client.set_terminated(run.info.run_id, "KILLED")
+        return next((run.info.run_id for run in runs if RESULT not in run.data.tags), "")
 
     def runs(self, tags: Mapping[str, str]) -> list[Run]:
         """Runs that have all of these tags, newest first."""
@@ -325,7 +331,7 @@ def run_jobs(
                     outcome = future.result()
                     job = running.pop(future)
                     if outcome.error:
-                        parent.give_up(job)
+                        outcome = replace(outcome, run=parent.give_up(job))
                     end(outcome)
         finally:
             if running:

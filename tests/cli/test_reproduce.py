@@ -10,7 +10,7 @@ from cli_cases import complaint, say
 from mlflow import MlflowClient
 
 from lightning_cells.cli.resolving import Resolver
-from lightning_cells.experiments.papers.plan import plan
+from lightning_cells.experiments.papers.jobs import jobs_of
 from lightning_cells.experiments.papers.report import BEGIN, END
 from lightning_cells.experiments.papers.table import SCALES, names, read_table
 from lightning_cells.loggers.store import tracking_uri
@@ -124,8 +124,8 @@ def resolver() -> Resolver:
 def test_every_row_of_a_shipped_table_is_a_command(name: str, scale: Any, resolver: Resolver) -> None:
     """Of each row and column one fold and seed: the others differ in a number."""
     seen = set()
-    for job in plan(read_table(name), scale, {}):
+    for job in jobs_of(read_table(name), scale, {}):
         if (job.row, job.data) not in seen:
             seen.add((job.row, job.data))
-            for words in {job.words, *job.tests.values()}:
+            for words in {job.fit, *job.tests.values()}:
                 resolver.resolve(list(words))

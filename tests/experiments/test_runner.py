@@ -71,8 +71,9 @@ class Parent(ParentRun):
     def finished(self, jobs: Any) -> dict[Job, Outcome]:
         return {job: Outcome(job, "found", "before") for job in jobs if job.name in self.known}
 
-    def give_up(self, job: Job) -> None:
+    def give_up(self, job: Job) -> str:
         self.given_up.append(job.name)
+        return f"r-{job.name}"
 
 
 Go = Callable[..., dict[str, Outcome]]
@@ -223,7 +224,7 @@ def test_runs_are_found_by_what_makes_them(home: Path) -> None:
     begun = begin(first, named)
     log_result(client, begun, {"x": {"SEG": 0.5}})
     assert first.finished([named, tagged]) == {}, "it is not at its end"
-    first.give_up(named)
+    assert first.give_up(named) == "", "a run with a result has not failed"
     assert client.get_run(begun).info.status == "KILLED"
     assert first.finished([named]) == {}
 
@@ -231,6 +232,7 @@ def test_runs_are_found_by_what_makes_them(home: Path) -> None:
     for run in done:
         client.set_terminated(run)
     assert first.finished([named, tagged]) == {}, "they have no result"
+    assert first.give_up(named) == done[0]
     log_result(client, done[0], {"x": {"SEG": 0.25}})
     log_result(client, done[1], {"x/1": {"SEG": 0.25}, "y": {}})
     assert client.get_run(done[0]).data.metrics == {"test/SEG": 0.25}

@@ -1,87 +1,66 @@
-"""The results of a table as Markdown and JSON."""
+"""The results of a table as Markdown, JSON and a plot."""
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+
+import matplotlib
 
 from lightning_cells.data.atomic import writing
 from lightning_cells.errors import InputError
-from lightning_cells.experiments.papers.code import code_version
-from lightning_cells.experiments.papers.runs import Outcome
-from lightning_cells.experiments.papers.summary import Cell, Verdict, cells, judge
-from lightning_cells.experiments.papers.table import MEAN, ScaleName, Table
+from lightning_cells.experiments.papers.jobs import code_version
+from lightning_cells.experiments.papers.results import Cell, Results, Verdict
+from lightning_cells.experiments.papers.table import MEAN, ScaleName
+from lightning_cells.paths import output_dir
 
 BEGIN = '<!-- results: written by "lightning-cells reproduce --readme" -->'
 END = "<!-- end -->"
+_LINE = 0.28  # inches of a row's column in the plot
 
 
-@dataclass(frozen=True)
-class Report:
-    """A table that was run.
-
-    Attributes:
-        name: of the table.
-        table: what it is.
-        scale: how it was run.
-        overrides: options from the command line.
-        cells: its values.
-        verdicts: on its claims.
-        failed: outcomes of jobs that failed.
-    """
-
-    name: str
-    table: Table
-    scale: ScaleName
-    overrides: dict[str, Any]
-    cells: list[Cell]
-    verdicts: list[Verdict]
-    failed: list[Outcome]
-
-    @property
-    def caption(self) -> str:
-        """What the values are of."""
-        if self.scale == "tiny":
-            ours = "surrogates: simulated data with the structure of the named ones, small networks, short trainings"
-        else:
-            ours = "the named data, each row by its configurations at this scale"
-        if self.overrides:
-            ours += ", with overrides " + " ".join(f"--{key} {value}" for key, value in self.overrides.items())
-        return ours
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Means by row, column and measure, for the parent run."""
-        names = {f"{cell.row}/{cell.column}/{cell.measure}": cell.mean for cell in self.cells}
-        return {_plain(name): value for name, value in names.items() if not math.isnan(value)}
+def write_report(results: Results) -> list[Path]:
+    """Writes Markdown, JSON and a plot to ``outputs/reproduce/NAME``; returns their paths."""
+    stem: str = results.scale
+    if results.overrides:
+        overrides = json.dumps(results.overrides, sort_keys=True).encode()
+        stem += "-" + hashlib.blake2b(overrides, digest_size=4).hexdigest()
+    paths = [output_dir() / "reproduce" / results.name / f"{stem}.{suffix}" for suffix in ("md", "json", "png")]
+    for path, text in zip(paths, (markdown(results), as_json(results)), strict=False):
+        with writing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    save_plot(paths[-1], results)
+    return paths
 
 
-def make_report(
-    name: str, table: Table, scale: ScaleName, overrides: dict[str, Any], outcomes: list[Outcome]
-) -> Report:
-    """Sums up what became of a table's jobs."""
-    failed = [outcome for outcome in outcomes if outcome.error]
-    verdicts = [judge(claim, outcomes) for claim in table.claims]
-    return Report(name, table, scale, overrides, cells(table, scale, outcomes), verdicts, failed)
+def _caption(results: Results) -> str:
+    """What the values are of."""
+    if results.scale == "tiny":
+        ours = "surrogates: simulated data with the structure of the named ones, small networks, short trainings"
+    else:
+        ours = "the named data, each row by its configurations at this scale"
+    if results.overrides:
+        ours += ", with overrides " + " ".join(f"--{key} {value}" for key, value in results.overrides.items())
+    return ours
 
 
-def markdown(report: Report) -> str:
+def markdown(results: Results) -> str:
     """The whole table with its caption and what becomes of its claims."""
-    table = report.table
-    paper = any(cell.paper is not None for cell in report.cells)
-    lines = [f"## {report.name}: {table.title}", "", f"{table.source}; measured there: {table.measured}."]
-    lines += [f"Ours: scale `{report.scale}`, {report.caption}; code {code_version()}."]
+    table = results.table
+    paper = any(cell.paper is not None for cell in results.cells)
+    lines = [f"## {results.name}: {table.title}", "", f"{table.source}; measured there: {table.measured}."]
+    lines += [f"Ours: scale `{results.scale}`, {_caption(results)}; code {code_version()}."]
     lines += [f"Mean ± standard deviation over (n) runs{', beside the paper' if paper else ''}.{_remark(table.remark)}"]
     heads = [head for measure in table.measures for head in ((measure, f"{measure}, paper") if paper else (measure,))]
-    rows = _rows(report, paper)
+    rows = _rows(results, paper)
     lines += ["", *_table(["row", "data", *heads], rows), ""]
-    if report.scale == "paper" and paper:
-        lines += [*_reached(report), ""]
-    lines += [f"* {verdict_text(verdict, report.scale)}" for verdict in report.verdicts]
+    if results.scale == "paper" and paper:
+        lines += [*_reached(results), ""]
+    lines += [f"* {verdict_text(verdict, results.scale)}" for verdict in results.verdicts]
     lines += [
-        f"* {outcome.job.name}: **failed**: {outcome.error} (run {outcome.run or 'none'})" for outcome in report.failed
+        f"* {outcome.job.name}: **failed**: {outcome.error} (run {outcome.run or 'none'})" for outcome in results.failed
     ]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -99,9 +78,9 @@ def verdict_text(verdict: Verdict, scale: ScaleName) -> str:
     return f"{said}: difference {verdict.difference:+.3f}{span}, {verdict.pairs} pairs of runs{opposite}"
 
 
-def _rows(report: Report, paper: bool) -> list[list[str]]:
+def _rows(results: Results, paper: bool) -> list[list[str]]:
     places: dict[tuple[str, str], list[str]] = {}
-    for cell in report.cells:
+    for cell in results.cells:
         line = places.setdefault((cell.row, cell.column), [cell.row, cell.column])
         line.append(_ours(cell))
         if paper:
@@ -116,51 +95,51 @@ def _ours(cell: Cell) -> str:
     return f"{cell.mean:.3f}{spread}" + ("" if cell.column == MEAN else f" ({len(cell.values)})")
 
 
-def _reached(report: Report) -> list[str]:
+def _reached(results: Results) -> list[str]:
     lines = []
-    for cell in report.cells:
+    for cell in results.cells:
         if cell.paper is not None and cell.values:
             gap = cell.mean - cell.paper
-            words = "reached" if abs(gap) <= report.table.tolerance else "above" if gap > 0 else "not reached"
+            words = "reached" if abs(gap) <= results.table.tolerance else "above" if gap > 0 else "not reached"
             lines.append(
                 f"* {cell.row}, {cell.column}, {cell.measure}: {words}: {gap:+.3f} from the paper's value, tolerance "
-                f"{report.table.tolerance}"
+                f"{results.table.tolerance}"
             )
     return lines
 
 
-def as_json(report: Report) -> str:
+def as_json(results: Results) -> str:
     """Every value with full precision."""
     tree = {
-        "table": report.name,
-        "scale": report.scale,
-        "overrides": report.overrides,
+        "table": results.name,
+        "scale": results.scale,
+        "overrides": results.overrides,
         "code": code_version(),
-        "cells": [asdict(cell) for cell in report.cells],
-        "verdicts": [asdict(verdict) for verdict in report.verdicts],
-        "failed": [{"job": o.job.name, "run": o.run, "error": o.error} for o in report.failed],
+        "cells": [asdict(cell) for cell in results.cells],
+        "verdicts": [{**asdict(verdict), "claim": dict(verdict.claim)} for verdict in results.verdicts],
+        "failed": [{"job": o.job.name, "run": o.run, "error": o.error} for o in results.failed],
     }
     return json.dumps(tree, indent=1) + "\n"
 
 
-def section(reports: Sequence[Report]) -> str:
+def section(tables: Sequence[Results]) -> str:
     """All tables in short, for a README: a line per row by its first measure, and the claims."""
-    scale = reports[0].scale
+    scale = tables[0].scale
     lines = [
-        f"`lightning-cells reproduce --scale {scale}`: {reports[0].caption}. Mean ± standard deviation (runs).",
+        f"`lightning-cells reproduce --scale {scale}`: {_caption(tables[0])}. Mean ± standard deviation (runs).",
         "",
     ]
     rows = []
-    for report in reports:
-        measure = report.table.measures[0]
-        means = any(cell.column == MEAN and cell.paper is not None for cell in report.cells)
-        for cell in report.cells:
+    for results in tables:
+        measure = results.table.measures[0]
+        means = any(cell.column == MEAN and cell.paper is not None for cell in results.cells)
+        for cell in results.cells:
             if cell.measure == measure and (cell.column == MEAN) == means:
                 value = "" if cell.paper is None else f"{cell.paper:.3f}"
-                rows.append([f"`{report.name}`", cell.row, cell.column, measure, _ours(cell), value])
+                rows.append([f"`{results.name}`", cell.row, cell.column, measure, _ours(cell), value])
     lines += [*_table(["table", "row", "data", "measure", f"ours, {scale}", "paper"], rows), ""]
-    for report in reports:
-        lines += [f"* `{report.name}`: {verdict_text(verdict, scale)}" for verdict in report.verdicts]
+    for results in tables:
+        lines += [f"* `{results.name}`: {verdict_text(verdict, scale)}" for verdict in results.verdicts]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -192,6 +171,43 @@ def _remark(text: str) -> str:
     return f" {text[:1].upper()}{text[1:]}." if text else ""
 
 
-def _plain(name: str) -> str:
-    """A name without what MLflow's store does not take."""
-    return "".join(letter if letter.isalnum() or letter in "-_./ " else "_" for letter in name)
+def save_plot(path: Path, results: Results) -> None:
+    """Draws a panel for each measure: a line for each row and column, single runs as dots, the paper's hollow."""
+    matplotlib.use("Agg", force=False)
+    import matplotlib.pyplot as plt
+
+    measures = results.table.measures
+    lines = list(dict.fromkeys((cell.row, cell.column) for cell in results.cells))
+    several = len({column for _, column in lines}) > 1
+    names = [f"{row}, {column}" if several else row for row, column in lines]
+    columns = list(dict.fromkeys(column for _, column in lines))
+    size = (2.5 + 3.2 * len(measures), 1.5 + _LINE * max(4, len(lines)))
+    figure, panels = plt.subplots(1, len(measures), sharey=True, figsize=size, squeeze=False)
+    for axes, measure in zip(panels[0], measures, strict=True):
+        for cell in (cell for cell in results.cells if cell.measure == measure):
+            height = lines.index((cell.row, cell.column))
+            colour = f"C{columns.index(cell.column) % 10}"
+            if cell.values:
+                spread = 0.0 if math.isnan(cell.sd) else cell.sd
+                if cell.column != MEAN:
+                    axes.plot(cell.values, [height] * len(cell.values), ".", color=colour, alpha=0.35, markersize=5)
+                axes.errorbar(cell.mean, height, xerr=spread, fmt="o", color=colour, capsize=3, markersize=5)
+            if cell.paper is not None:
+                axes.plot(cell.paper, height, "D", color="black", fillstyle="none", markersize=6)
+        axes.set_xlabel(measure)
+        axes.grid(axis="x", alpha=0.3)
+    panels[0][0].set_yticks(range(len(lines)), names)
+    panels[0][0].set_ylim(len(lines) - 0.5, -0.5)
+    handles = [
+        plt.Line2D(
+            [], [], marker="o", color="gray", linestyle="-", label=f"ours, {results.scale}: mean and sd of runs"
+        ),
+    ]
+    if any(cell.paper is not None for cell in results.cells):
+        handles.append(plt.Line2D([], [], marker="D", color="black", fillstyle="none", linestyle="", label="paper"))
+    figure.legend(handles=handles, loc="lower center", ncols=2, frameon=False, fontsize=8)
+    figure.suptitle(f"{results.name} ({results.scale})", fontsize=10)
+    figure.tight_layout(rect=(0, 0.45 / size[1], 1, 1))
+    with writing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+    plt.close(figure)

@@ -1,14 +1,16 @@
 """The file of a paper's table, ``conf/reproduce/NAME.yaml``."""
 
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import Field, model_validator
+from pydantic_core import InitErrorDetails
 
 from lightning_cells.data.simulate import Kind
 from lightning_cells.errors import InputError, nearest
-from lightning_cells.experiments.papers.typed import typed
 from lightning_cells.paths import shipped
-from lightning_cells.yaml_file import read_yaml
+from lightning_cells.yaml_file import Strict, checked, mistake, mistakes, or_else, read_yaml
 
 ScaleName = Literal["tiny", "paper"]
 SCALES: tuple[ScaleName, ...] = get_args(ScaleName)
@@ -16,9 +18,12 @@ MEAN = "mean"
 """Column of the mean over all others."""
 FOLDER = "conf/reproduce"
 
+_Whole = Annotated[int, Field(strict=True)]
+_Number = Annotated[float, Field(strict=True)]
+_Size = Annotated[tuple[_Whole, _Whole], or_else("{value} is no size: write [height, width]")]
 
-@dataclass(frozen=True)
-class Simulation:
+
+class Simulation(Strict):
     """Simulated videos with the structure of a real data set; see `data.simulate.simulate`.
 
     Attributes:
@@ -31,11 +36,11 @@ class Simulation:
     """
 
     kind: Kind
-    sequences: int
-    frames: int
-    size: tuple[int, int]
-    seed: int
-    cells: int | None = None
+    sequences: _Whole
+    frames: _Whole
+    size: _Size
+    seed: _Whole
+    cells: _Whole | None = None
 
     @property
     def name(self) -> str:
@@ -45,8 +50,7 @@ class Simulation:
         return f"{self.kind}-{self.sequences}x{self.frames}-{height}x{width}{cells}-seed{self.seed}"
 
 
-@dataclass(frozen=True)
-class Test:
+class Test(Strict):
     """Other data that the trained method is measured on.
 
     Attributes:
@@ -57,56 +61,52 @@ class Test:
 
     root: str | None = None
     surrogate: Simulation | None = None
-    set: dict[str, Any] = field(default_factory=dict)
+    set: dict[str, Any] = Field(default={})
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.root is None) == (self.surrogate is None):
+            raise ValueError("needs either a 'root' or a 'surrogate'")
+        return self
 
 
-@dataclass(frozen=True)
-class Data:
+class Data(Test):
     """Data that each row is trained on: a column of the table, unless `tests` names others.
 
     Attributes:
-        root: real data set; None if `surrogate` is given.
-        surrogate: simulated one.
         private: why the real data cannot be downloaded, and what to do; empty if they can.
         configs: configuration files.
-        set: options.
         tests: other data that are measured, by the name of their column; without any, what is held out.
     """
 
-    root: str | None = None
-    surrogate: Simulation | None = None
     private: str = ""
-    configs: tuple[str, ...] = ()
-    set: dict[str, Any] = field(default_factory=dict)
-    tests: dict[str, Test] = field(default_factory=dict)
+    configs: list[str] = Field(default=[])
+    tests: dict[str, Test] = Field(default={})
 
 
-@dataclass(frozen=True)
-class Scale:
+class Scale(Strict):
     """How a table is run.
 
     Attributes:
-        data: by the name of its column.
-        configs: configuration files of all rows, before those of a row and of the data.
+        data: by name.
+        configs: configuration files of all rows.
         set: options of all rows.
-        seeds: one training with each.
-        folds: of a cross-validation; 0 takes the data's own split.
-        weights: which checkpoint is measured; None takes ``last`` with folds, which the best one was chosen by, else
-            ``best``.
-        minutes: estimated CPU time; None if it was not measured.
+        seeds: each row is trained with each.
+        folds: parts of the data that are held out in turn; 0 for the split of the configurations.
+        weights: checkpoint that is measured; None takes the last one with folds, and else the best.
+        minutes: of CPU that the table takes; None if it was not measured.
     """
 
     data: dict[str, Data]
-    configs: tuple[str, ...] = ()
-    set: dict[str, Any] = field(default_factory=dict)
-    seeds: tuple[int, ...] = (1,)
-    folds: int = 0
+    configs: list[str] = Field(default=[])
+    set: dict[str, Any] = Field(default={})
+    seeds: list[_Whole] = Field(default=[1])
+    folds: _Whole = 0
     weights: Literal["best", "last"] | None = None
-    minutes: float | None = None
+    minutes: _Number | None = None
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(Strict):
     """What a row has at one scale alone.
 
     Attributes:
@@ -115,13 +115,12 @@ class Part:
         by_data: further options on some of the data, by their name.
     """
 
-    configs: tuple[str, ...] = ()
-    set: dict[str, Any] = field(default_factory=dict)
-    by_data: dict[str, dict[str, Any]] = field(default_factory=dict)
+    configs: list[str] = Field(default=[])
+    set: dict[str, Any] = Field(default={})
+    by_data: dict[str, dict[str, Any]] = Field(default={})
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(Strict):
     """A row of the table.
 
     Attributes:
@@ -135,22 +134,21 @@ class Row:
         values: what the paper has: column -> measure -> value.
     """
 
-    set: dict[str, Any] = field(default_factory=dict)
+    set: dict[str, Any] = Field(default={})
     tiny: Part = Part()
     paper: Part = Part()
     weights_of: str | None = None
     classical: bool = False
-    folds: int | None = None
-    seeds: tuple[int, ...] | None = None
-    values: dict[str, dict[str, float]] = field(default_factory=dict)
+    folds: _Whole | None = None
+    seeds: list[_Whole] | None = None
+    values: dict[str, dict[str, _Number]] = Field(default={})
 
     def part(self, scale: ScaleName) -> Part:
         """What it has at a scale alone."""
         return self.tiny if scale == "tiny" else self.paper
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(Strict):
     """That one row beats another.
 
     Attributes:
@@ -166,8 +164,7 @@ class Claim:
     paper: str
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(Strict):
     """A table of a paper.
 
     Attributes:
@@ -186,12 +183,12 @@ class Table:
     title: str
     source: str
     measured: str
-    measures: tuple[str, ...]
-    tolerance: float
+    measures: Annotated[list[str], or_else("'{value}' is no list: write [{value}]")]
+    tolerance: _Number
     rows: dict[str, Row]
     tiny: Scale
     paper: Scale
-    claims: tuple[Claim, ...] = ()
+    claims: list[Claim] = Field(default=[])
     remark: str = ""
 
     def scale(self, name: ScaleName) -> Scale:
@@ -201,6 +198,42 @@ class Table:
     def columns(self, scale: ScaleName) -> list[str]:
         """Names of the data that are measured."""
         return [name for column, data in self.scale(scale).data.items() for name in data.tests or [column]]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        wrong = [*self._wrong_rows(), *self._wrong_claims()]
+        if wrong:
+            raise mistakes(wrong)
+        return self
+
+    def _wrong_rows(self) -> Iterator[InitErrorDetails]:
+        columns = [*self.columns("tiny"), *self.columns("paper"), MEAN]
+        for name, row in self.rows.items():
+            place = ("rows", name)
+            if row.weights_of is not None:
+                yield from _unknown("row", [row.weights_of], self.rows, *place, "weights_of")
+                other = self.rows.get(row.weights_of, Row())
+                if other.weights_of or other.classical:
+                    yield mistake((*place, "weights_of"), f"row '{row.weights_of}' is not trained: name one that is")
+            for scale in SCALES:
+                yield from _unknown("data", row.part(scale).by_data, self.scale(scale).data, *place, scale, "by_data")
+            yield from _unknown("column", row.values, columns, *place, "values")
+            for column, values in row.values.items():
+                yield from _unknown("measure", values, self.measures, *place, "values", column)
+
+    def _wrong_claims(self) -> Iterator[InitErrorDetails]:
+        for number, claim in enumerate(self.claims):
+            yield from _unknown("row", [claim.better], self.rows, "claims", number, "better")
+            yield from _unknown("row", [claim.worse], self.rows, "claims", number, "worse")
+            yield from _unknown("measure", [claim.measure], self.measures, "claims", number, "measure")
+
+
+def _unknown(
+    what: str, names: Collection[str], known: Collection[str], *place: int | str
+) -> Iterator[InitErrorDetails]:
+    for name in names:
+        if name not in known:
+            yield mistake(place, f"there is no {what} '{name}': {nearest(name, known)}")
 
 
 def names() -> list[str]:
@@ -212,51 +245,13 @@ def read_table(name: str) -> Table:
     """Reads the table `name`, or the file of a table of one's own.
 
     Raises:
-        InputError: if there is none, or its file says something that cannot be meant; the message names the key.
+        InputError: if there is none, or its file says something that cannot be meant; the message names each key.
     """
-    if name.endswith(".yaml"):
-        return parse_table(Path(name))
-    if name not in names():
+    if not name.endswith(".yaml") and name not in names():
         raise InputError(f"there is no table '{name}': {nearest(name, names())}")
-    return parse_table(shipped(FOLDER) / f"{name}.yaml")
-
-
-def parse_table(path: Path) -> Table:
-    """Reads the file of a table; raises as `read_table`."""
-    table: Table = typed(Table, read_yaml(path, f"a table in YAML, as in {FOLDER}"), str(path))
-    _check(table, path)
+    path = Path(name) if name.endswith(".yaml") else shipped(FOLDER) / f"{name}.yaml"
+    tree = read_yaml(path, f"a table in YAML, as in {FOLDER}")
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: is no table: write 'title:', 'rows:', ... in YAML, as in {FOLDER}")
+    table: Table = checked(Table, tree, str(path))
     return table
-
-
-def _check(table: Table, path: Path) -> None:
-    """Raises InputError for what does not go together."""
-    for name, row in table.rows.items():
-        other = row.weights_of
-        if other is not None:
-            _known(other, table.rows, f"{path}.rows.{name}.weights_of", "row")
-            if table.rows[other].weights_of or table.rows[other].classical:
-                raise InputError(f"{path}.rows.{name}.weights_of: row '{other}' is not trained: name one that is")
-        for scale in SCALES:
-            for special in row.part(scale).by_data:
-                _known(special, table.scale(scale).data, f"{path}.rows.{name}.{scale}.by_data", "data")
-        columns = [*table.columns("tiny"), *table.columns("paper"), MEAN]
-        for column, values in row.values.items():
-            _known(column, columns, f"{path}.rows.{name}.values", "column")
-            for measure in values:
-                _known(measure, table.measures, f"{path}.rows.{name}.values.{column}", "measure")
-    for number, claim in enumerate(table.claims):
-        place = f"{path}.claims[{number}]"
-        _known(claim.better, table.rows, f"{place}.better", "row")
-        _known(claim.worse, table.rows, f"{place}.worse", "row")
-        _known(claim.measure, table.measures, f"{place}.measure", "measure")
-    for scale in SCALES:
-        for column, data in table.scale(scale).data.items():
-            parts: dict[str, Data | Test] = {column: data, **data.tests}
-            for name, part in parts.items():
-                if (part.root is None) == (part.surrogate is None):
-                    raise InputError(f"{path}.{scale}.data.{column}: {name} needs either a 'root' or a 'surrogate'")
-
-
-def _known(name: str, among: Any, place: str, what: str) -> None:
-    if name not in among:
-        raise InputError(f"{place}: there is no {what} '{name}': {nearest(name, among)}")

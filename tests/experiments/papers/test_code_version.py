@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_cells.experiments.papers import code
+from lightning_cells.experiments.papers import jobs
 
 SOURCE = '''"""A module."""
 
@@ -25,18 +25,18 @@ def area(side: int) -> int:
     ],
 )
 def test_what_a_reader_alone_sees_changes_nothing(old: str, new: str) -> None:
-    assert code.meaning(SOURCE.replace(old, new)) == code.meaning(SOURCE)
+    assert jobs.meaning(SOURCE.replace(old, new)) == jobs.meaning(SOURCE)
 
 
 @pytest.mark.parametrize(("old", "new"), [("= 3", "= 4"), ("side * side", "side + side"), ("area", "surface")])
 def test_what_a_machine_sees_changes_it(old: str, new: str) -> None:
-    assert code.meaning(SOURCE.replace(old, new)) != code.meaning(SOURCE)
+    assert jobs.meaning(SOURCE.replace(old, new)) != jobs.meaning(SOURCE)
 
 
 def test_a_new_module_changes_the_version(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    version = code.code_version.__wrapped__
+    version = jobs.code_version.__wrapped__
     (tmp_path / "losses").mkdir()
-    monkeypatch.setattr(code, "_PACKAGE", tmp_path)
+    monkeypatch.setattr(jobs, "_PACKAGE", tmp_path)
     (tmp_path / "losses/one.py").write_text(SOURCE, encoding="utf-8")
     one = version()
     (tmp_path / "losses/one.py").write_text(SOURCE.replace("# pixels", ""), encoding="utf-8")

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from lightning_cells.errors import InputError
-from lightning_cells.experiments.papers.table import names, parse_table, read_table
+from lightning_cells.experiments.papers.table import names, read_table
 
 SURROGATE = {"kind": "nuclei", "sequences": 3, "frames": 4, "size": [32, 48], "seed": 7}
 SMALL: dict[str, Any] = {
@@ -40,7 +40,7 @@ def changed(*keys: str | int, value: Any) -> Any:
 
 
 def test_a_table_is_read_with_its_types(tmp_path: Path) -> None:
-    table = parse_table(written(tmp_path, SMALL))
+    table = read_table(str(written(tmp_path, SMALL)))
     assert table.tolerance == 1.0
     assert isinstance(table.tolerance, float)
     assert table.rows["one"].values == {"x": {"SEG": 0.5}}
@@ -52,10 +52,10 @@ def test_a_table_is_read_with_its_types(tmp_path: Path) -> None:
     ("keys", "value", "said"),
     [
         (("tolrance",), 1, "mine.yaml: there is no 'tolrance': did you mean 'tolerance'?"),
-        (("tolerance",), "much", "mine.yaml.tolerance: 'much' is no number"),
-        (("tolerance",), True, "mine.yaml.tolerance: 'True' is no number"),
-        (("measures",), "SEG", "mine.yaml.measures: 'SEG' is no list: write [SEG]"),
-        (("rows",), ["one"], "mine.yaml.rows: '['one']' is no mapping: write 'key: value'"),
+        (("tolerance",), "much", "mine.yaml: tolerance: should be a valid number, not 'much'"),
+        (("tolerance",), True, "mine.yaml: tolerance: should be a valid number, not 'True'"),
+        (("measures",), "SEG", "mine.yaml: measures: 'SEG' is no list: write [SEG]"),
+        (("rows",), ["one"], "mine.yaml: rows: should be a valid mapping, not '['one']'"),
         (
             ("rows", "one", "values"),
             {"x": {"SGE": 1}},
@@ -65,27 +65,38 @@ def test_a_table_is_read_with_its_types(tmp_path: Path) -> None:
         (("rows", "two", "weights_of"), "onne", "rows.two.weights_of: there is no row 'onne': did you mean 'one'?"),
         (("rows", "one", "weights_of"), "two", "row 'two' is not trained: name one that is"),
         (("rows", "one", "tiny"), {"by_data": {"y": {}}}, "rows.one.tiny.by_data: there is no data 'y'"),
-        (("claims", 0, "worse"), "tow", "claims[0].worse: there is no row 'tow': did you mean 'two'?"),
-        (("tiny", "data", "x"), {}, "tiny.data.x: x needs either a 'root' or a 'surrogate'"),
-        (("tiny", "weights"), "first", "tiny.weights: 'first' is not possible: choose best or last"),
-        (("tiny", "data", "x", "surrogate", "size"), [32], "surrogate.size: has 1 values: give 2"),
+        (("claims", 0, "worse"), "tow", "claims.0.worse: there is no row 'tow': did you mean 'two'?"),
+        (("tiny", "data", "x"), {}, "tiny.data.x: needs either a 'root' or a 'surrogate'"),
+        (("tiny", "weights"), "first", "tiny.weights: should be 'best' or 'last', not 'first'"),
+        (("tiny", "data", "x", "surrogate", "size"), [32], "surrogate.size: [32] is no size: write [height, width]"),
         (("tiny", "data", "x", "surrogate"), {"kind": "nuclei"}, "tiny.data.x.surrogate: has no 'sequences': add it"),
     ],
 )
 def test_a_mistake_is_told_by_file_and_key(keys: Any, value: Any, said: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as told:
-        parse_table(written(tmp_path, changed(*keys, value=value)))
+        read_table(str(written(tmp_path, changed(*keys, value=value))))
     assert said in str(told.value)
     assert "mine.yaml" in str(told.value)
     assert "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize(("text", "said"), [("a: [", "line 1: is no valid YAML"), ("- a", "is no mapping")])
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    tree = changed("rows", "two", value={"weights_of": "onne", "values": {"xx": {}}})
+    tree["claims"][0]["worse"] = "tow"
+    with pytest.raises(InputError) as told:
+        read_table(str(written(tmp_path, tree)))
+    for said in ("rows.two.weights_of: there is no row 'onne'", "rows.two.values: there is no column 'xx'", "'tow'"):
+        assert said in str(told.value)
+    with pytest.raises(InputError, match=r"tolerance: should be .*; .*minutes: should be"):
+        read_table(str(written(tmp_path, changed("tiny", "minutes", value="few") | {"tolerance": "much"})))
+
+
+@pytest.mark.parametrize(("text", "said"), [("a: [", "line 1: is no valid YAML"), ("- a", "is no table")])
 def test_a_file_that_is_no_table(text: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(InputError, match=said):
-        parse_table(path)
+        read_table(str(path))
 
 
 def test_every_shipped_table_is_sound() -> None:

@@ -1,26 +1,46 @@
-"""What has to be run for a table: a job for each row, data set, fold and seed."""
+"""What has to be run for a table: a job for each row, data set, fold and seed, the data for them, and what they are."""
 
-from collections.abc import Callable, Iterable
+import ast
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 from lightning_cells.data.simulate import simulate
 from lightning_cells.errors import InputError
-from lightning_cells.experiments.papers.table import Data, Scale, ScaleName, Simulation, Table, Test
-from lightning_cells.experiments.runner import Weights, digest
+from lightning_cells.experiments.papers.table import Data, Scale, ScaleName, Table, Test
+from lightning_cells.experiments.runner import Job, digest
 from lightning_cells.experiments.tuning.study_file import words
 from lightning_cells.paths import data_dir, find_data, output_dir
 
-Kind = Literal["train", "measure", "classical"]
+IDENTITY, CODE = "reproduce.identity", "reproduce.code"
+"""Tags of a job's run: what makes its result, and by which code."""
 Describe = Callable[[tuple[str, ...], Literal["fit", "test"]], dict[str, Any]]
 """Options of a verb -> its whole configuration, and under ``contents`` the digest of the data in use."""
 _OWN = ("--seed_everything=", "--data.fold=")
 _OTHER_DATA = {"data.train": None, "data.val": None, "data.folds": 0}  # what was trained on plays no part there
 _ALL = {"data.train": None, "data.val": None, "data.test": None}  # folds are of all there is
+_PACKAGE = Path(__file__).resolve().parents[2]
+# What the numbers of a training and of its test depend on; the command line's other verbs, sweeps, pages and reports
+# may change without any row being run again.
+_SOURCES = (
+    "data/**/*.py",
+    "networks/**/*.py",
+    "losses/**/*.py",
+    "instances/**/*.py",
+    "metrics/**/*.py",
+    "methods/**/*.py",
+    "callbacks/checkpoint.py",
+    "experiments/baselines.py",
+    "cli/training.py",
+    "cli/job.py",
+)
 
 
-@dataclass(frozen=True, eq=False)
-class Job:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RowJob(Job):
     """One run of a row.
 
     Attributes:
@@ -29,29 +49,13 @@ class Job:
         fold: index of the fold that is held out.
         folds: their number; 0 for the data's own split.
         seed: of the training.
-        kind: a training with its tests; tests of the weights of another job; or a classical pipeline.
-        words: options of ``fit``.
-        tests: options of ``test`` for each column.
-        weights: which checkpoint is measured.
-        source: the job whose weights are measured.
     """
 
     row: str
     data: str
-    fold: int
-    folds: int
-    seed: int
-    kind: Kind
-    words: tuple[str, ...]
-    tests: dict[str, tuple[str, ...]]
-    weights: Weights
-    source: "Job | None" = None
-
-    @property
-    def name(self) -> str:
-        """Tells it from the other jobs of its table."""
-        fold = f", fold {self.fold} of {self.folds}" if self.folds else ""
-        return f"{self.row}, {self.data}{fold}, seed {self.seed}"
+    fold: int = 0
+    folds: int = 0
+    seed: int = 1
 
     @property
     def unit(self) -> tuple[str, int, int]:
@@ -59,15 +63,15 @@ class Job:
         return self.data, self.fold, self.seed
 
 
-def plan(table: Table, scale: ScaleName, overrides: dict[str, Any]) -> list[Job]:
-    """Returns the jobs of a table, those whose weights others take first.
+def jobs_of(table: Table, scale: ScaleName, overrides: dict[str, Any]) -> list[RowJob]:
+    """Returns the jobs of a table, those whose weights others take first; each tests its columns.
 
     Args:
         table: the table.
         scale: how it is run.
         overrides: further options, which win.
     """
-    jobs: dict[tuple[str, tuple[str, int, int]], Job] = {}
+    jobs: dict[tuple[str, tuple[str, int, int]], RowJob] = {}
     for name in sorted(table.rows, key=lambda name: table.rows[name].weights_of is not None):
         row, setting = table.rows[name], table.scale(scale)
         folds = setting.folds if row.folds is None else row.folds
@@ -79,15 +83,16 @@ def plan(table: Table, scale: ScaleName, overrides: dict[str, Any]) -> list[Job]
                 for seed in seeds:
                     job = _job(table, name, scale, column, (fold, folds, seed), overrides)
                     if row.weights_of is not None:
-                        job = _of_weights(job, jobs[row.weights_of, job.unit])
+                        source = jobs[row.weights_of, job.unit]
+                        job = replace(job, fit=source.fit, weights_of=source)
                     jobs[name, job.unit] = job
     order = list(table.rows)
-    return sorted(jobs.values(), key=lambda job: (job.source is not None, order.index(job.row)))
+    return sorted(jobs.values(), key=lambda job: (job.weights_of is not None, order.index(job.row)))
 
 
 def _job(
     table: Table, name: str, scale: ScaleName, column: str, which: tuple[int, int, int], overrides: dict[str, Any]
-) -> Job:
+) -> RowJob:
     row, setting = table.rows[name], table.scale(scale)
     data, (fold, folds, seed) = setting.data[column], which
     special = {**row.part(scale).set, **row.part(scale).by_data.get(column, {})}
@@ -101,44 +106,51 @@ def _job(
     for test_name, test in measured.items():
         other = {} if test is None else {**_OTHER_DATA, "data.root": _root(test), **test.set}
         tests[test_name] = (*files, *words({**common, **other, **own}))
-    return Job(
+    held_out = f", fold {fold} of {folds}" if folds else ""
+    return RowJob(
+        name=f"{name}, {column}{held_out}, seed {seed}",
         row=name,
         data=column,
         fold=fold,
         folds=folds,
         seed=seed,
-        kind="classical" if row.classical else "train",
-        words=(*files, *words({**common, **own})),
+        classical=row.classical,
+        fit=(*files, *words({**common, **own})),
         tests=tests,
         weights=setting.weights or ("last" if folds else "best"),
     )
 
 
-def _of_weights(job: Job, source: Job) -> Job:
-    return replace(job, kind="measure", words=source.words, source=source)
+def identified(name: str, jobs: Sequence[RowJob], describe: Describe) -> list[RowJob]:
+    """The jobs of the table `name` with the tags by which their results are found again, for whichever table.
+
+    Raises:
+        InputError: naming the job, for one that cannot be run.
+    """
+    found: dict[Job | None, RowJob] = {}
+    for job in jobs:
+        try:
+            tags = {IDENTITY: identity(job, describe), CODE: code_version()}
+        except InputError as error:
+            raise InputError(f"table {name}, {job.name}: {error}") from error
+        found[job] = replace(job, tags=tags, weights_of=found.get(job.weights_of))
+    return list(found.values())
 
 
-def _root(data: Data | Test) -> str:
-    """Where the data are, or will be."""
-    if data.surrogate is not None:
-        return str(output_dir() / "reproduce" / "data" / data.surrogate.name)
-    return str(data.root)
-
-
-def identity(job: Job, describe: Describe) -> str:
+def identity(job: RowJob, describe: Describe) -> str:
     """Digest of what makes the result of a job: configuration, contents of the data, fold and seed."""
 
     def described(options: tuple[str, ...], verb: Literal["fit", "test"]) -> str:
         shared = tuple(word for word in options if not word.startswith(_OWN))  # so that few are parsed
         config = describe(shared, verb)
-        if job.kind == "classical":
+        if job.classical:
             config = {"data": config["data"], "contents": config["contents"]}
         return digest(config)
 
     return digest(
         {
-            "kind": job.kind,
-            "training": described(job.words, "fit"),
+            "kind": "classical" if job.classical else "train" if job.weights_of is None else "measure",
+            "training": described(job.fit, "fit"),
             "tests": {name: described(options, "test") for name, options in job.tests.items()},
             "weights": job.weights,
             "seed": job.seed,
@@ -147,25 +159,30 @@ def identity(job: Job, describe: Describe) -> str:
     )
 
 
+@cache
+def code_version() -> str:
+    """Digest of the code that a row's numbers depend on, committed or not; 12 hexadecimal digits."""
+    version = hashlib.blake2b(digest_size=6)
+    for path in sorted(path for pattern in _SOURCES for path in _PACKAGE.glob(pattern)):
+        version.update(f"{path.relative_to(_PACKAGE)}\n{meaning(path.read_text(encoding='utf-8'))}\n".encode())
+    return version.hexdigest()
+
+
+def meaning(source: str) -> str:
+    """What a module does, in a form that comments, docstrings and line breaks do not change."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            del node.body[0]
+    return ast.dump(tree)
+
+
 def make_surrogates(tables: Iterable[Table], scale: ScaleName) -> None:
     """Simulates what is not there yet."""
-    for simulation in _simulations(tables, scale):
-        folder = output_dir() / "reproduce" / "data" / simulation.name
-        if not folder.exists():
-            simulate(
-                folder,
-                simulation.kind,
-                simulation.sequences,
-                simulation.frames,
-                simulation.size,
-                simulation.seed,
-                simulation.cells,
-            )
-
-
-def _simulations(tables: Iterable[Table], scale: ScaleName) -> list[Simulation]:
-    parts = (part for table in tables for part in _parts(table.scale(scale)))
-    return list(dict.fromkeys(part.surrogate for part in parts if part.surrogate is not None))
+    simulations = [part.surrogate for table in tables for part in _parts(table.scale(scale))]
+    for simulation in dict.fromkeys(simulations):
+        if simulation is not None and not (folder := _folder(simulation.name)).exists():
+            simulate(folder, **dict(simulation))
 
 
 def missing(table: Table, scale: ScaleName) -> list[str]:
@@ -186,21 +203,6 @@ def needed(table: Table, scale: ScaleName) -> list[str]:
     return list(dict.fromkeys(map(str, named)))
 
 
-def _parts(setting: Scale) -> list[Data | Test]:
-    parts: list[Data | Test] = []
-    for data in setting.data.values():
-        parts += [data, *data.tests.values()]
-    return parts
-
-
-def _there(root: str) -> bool:
-    try:
-        find_data(root)
-    except InputError:
-        return False
-    return True
-
-
 def check_data(name: str, table: Table, scale: ScaleName, overrides: dict[str, Any]) -> None:
     """Raises InputError if real data are missing; the message says how to get them."""
     said = [] if "data.root" in overrides else missing(table, scale)
@@ -209,3 +211,24 @@ def check_data(name: str, table: Table, scale: ScaleName, overrides: dict[str, A
             f"table {name} at scale {scale}: not all of its data are under {data_dir()}: {'; '.join(said)}; or take "
             "--scale tiny"
         )
+
+
+def _parts(setting: Scale) -> list[Test]:
+    return [part for data in setting.data.values() for part in (data, *data.tests.values())]
+
+
+def _root(data: Test) -> str:
+    """Where the data are, or will be."""
+    return str(data.root) if data.surrogate is None else str(_folder(data.surrogate.name))
+
+
+def _folder(name: str) -> Path:
+    return output_dir() / "reproduce" / "data" / name
+
+
+def _there(root: str) -> bool:
+    try:
+        find_data(root)
+    except InputError:
+        return False
+    return True

@@ -5,31 +5,31 @@ from pathlib import Path
 
 import pytest
 from scipy import stats
-from test_reproduction_table import SMALL, written
+from test_papers_table import SMALL, written
 
 from lightning_cells.errors import InputError
-from lightning_cells.experiments.papers.plan import Job, Kind
-from lightning_cells.experiments.papers.report import (
-    BEGIN,
-    END,
-    Report,
-    check_readme,
-    make_report,
-    markdown,
-    section,
-    write_section,
-)
-from lightning_cells.experiments.papers.runs import Outcome
-from lightning_cells.experiments.papers.summary import judge
-from lightning_cells.experiments.papers.table import Claim, parse_table
+from lightning_cells.experiments.papers.jobs import CODE, IDENTITY, RowJob, code_version
+from lightning_cells.experiments.papers.report import BEGIN, END, check_readme, markdown, section, write_section
+from lightning_cells.experiments.papers.results import Results, Verdict, judge, measured, outdated, sum_up
+from lightning_cells.experiments.papers.table import Claim, Table, read_table
+from lightning_cells.experiments.runner import RESULT, Job, Outcome, ParentRun
 
-CLAIM = Claim("one", "two", "SEG", "it does")
+CLAIM = Claim(better="one", worse="two", measure="SEG", paper="it does")
 
 
-def outcome(row: str, *values: float, fold: int = 0, seed: int = 1, error: str = "", kind: Kind = "train") -> Outcome:
-    job = Job(row, "x", fold, 0, seed, kind, (), {}, "last")
-    columns = dict(zip("xyz", values, strict=False))
-    return Outcome(job, "run", {name: {"SEG": value} for name, value in columns.items()}, error)
+@pytest.fixture
+def table(tmp_path: Path) -> Table:
+    return read_table(str(written(tmp_path, SMALL)))
+
+
+def outcome(row: str, *values: float, fold: int = 0, seed: int = 1, error: str = "") -> Outcome:
+    job = RowJob(name=f"{row}, x, seed {seed}", fit=(), row=row, data="x", fold=fold, seed=seed)
+    columns = {name: {"SEG": value} for name, value in zip("xyz", values, strict=False)}
+    return Outcome(job, "mistake" if error else "finished", "run", measures=columns, error=error)
+
+
+def judged(outcomes: list[Outcome], table: Table) -> Verdict:
+    return judge(CLAIM, table, measured(outcomes))
 
 
 def rows(one: list[float], two: list[float]) -> list[Outcome]:
@@ -38,9 +38,9 @@ def rows(one: list[float], two: list[float]) -> list[Outcome]:
     return [outcome(row, value, seed=seed) for row, seed, value in pairs]
 
 
-def test_the_interval_is_that_of_the_paired_t_test() -> None:
+def test_the_interval_is_that_of_the_paired_t_test(table: Table) -> None:
     one, two = [0.8, 0.7, 0.9, 0.85], [0.7, 0.65, 0.75, 0.8]
-    verdict = judge(CLAIM, rows(one, two))
+    verdict = judged(rows(one, two), table)
     expected = stats.ttest_rel(one, two).confidence_interval(0.95)
     assert (verdict.low, verdict.high) == pytest.approx((expected.low, expected.high))
     assert verdict.difference == pytest.approx(0.0875)
@@ -58,45 +58,45 @@ def test_the_interval_is_that_of_the_paired_t_test() -> None:
         ([], [0.1], "undecided"),
     ],
 )
-def test_verdicts(one: list[float], two: list[float], words: str) -> None:
-    assert judge(CLAIM, rows(one, two)).words == words
+def test_verdicts(one: list[float], two: list[float], words: str, table: Table) -> None:
+    assert judged(rows(one, two), table).words == words
 
 
-def test_pairs_are_of_the_same_seed_whatever_their_order() -> None:
+def test_pairs_are_of_the_same_seed_whatever_their_order(table: Table) -> None:
     given = rows([0.5, 0.6, 0.7], [0.4, 0.5, 0.6])
-    verdict = judge(CLAIM, [*reversed(given)])
+    verdict = judged([*reversed(given)], table)
     assert (verdict.difference, verdict.low, verdict.high) == pytest.approx((0.1, 0.1, 0.1))
 
 
-def test_a_run_that_failed_takes_its_partner_with_it() -> None:
+def test_a_run_that_failed_takes_its_partner_with_it(table: Table) -> None:
     given = [*rows([0.5, 0.6], [0.4, 0.5]), outcome("one", seed=5, error="broken"), outcome("two", 0.0, seed=5)]
-    verdict = judge(CLAIM, given)
+    verdict = judged(given, table)
     assert verdict.difference == pytest.approx(0.1)
 
 
-def test_several_columns_of_a_run_count_once() -> None:
+def test_several_columns_of_a_run_count_once(table: Table) -> None:
     given = [outcome("one", 0.5, 0.9, seed=1), outcome("two", 0.4, 0.6, seed=1)]
-    verdict = judge(CLAIM, given)
+    verdict = judged(given, table)
     assert (verdict.pairs, verdict.difference) == (1, pytest.approx(0.2))
 
 
-def test_a_classical_row_is_compared_with_means_over_them() -> None:
+def test_a_classical_row_is_compared_with_means_over_them(tmp_path: Path) -> None:
+    table = read_table(str(written(tmp_path, {**SMALL, "rows": {"one": {}, "two": {"classical": True}}})))
     given = [
         outcome("one", value, fold=fold, seed=seed) for fold, seed, value in ((0, 1, 0.6), (0, 2, 0.8), (1, 1, 0.5))
     ]
-    given += [outcome("two", value, fold=fold, kind="classical") for fold, value in ((0, 0.5), (1, 0.4))]
-    verdict = judge(CLAIM, given)
+    given += [outcome("two", value, fold=fold) for fold, value in ((0, 0.5), (1, 0.4))]
+    verdict = judged(given, table)
     assert (verdict.pairs, verdict.difference) == (2, pytest.approx((0.2 + 0.1) / 2))
 
 
 @pytest.fixture
-def report(tmp_path: Path) -> Report:
-    table = parse_table(written(tmp_path, SMALL))
+def report(table: Table) -> Results:
     done = [outcome("one", 0.5, seed=1), outcome("one", 0.7, seed=2), outcome("two", seed=1, error="out of memory")]
-    return make_report("mine", table, "tiny", {"trainer.max_steps": "3"}, done)
+    return sum_up("mine", table, "tiny", {"trainer.max_steps": "3"}, done)
 
 
-def test_the_table_has_ours_beside_the_papers(report: Report) -> None:
+def test_the_table_has_ours_beside_the_papers(report: Results) -> None:
     said = markdown(report)
     assert "| row | data | SEG | SEG, paper |" in said
     assert f"| one | x | 0.600 ± {math.sqrt(0.02):.3f} (2) | 0.500 |" in said
@@ -112,20 +112,19 @@ def test_the_table_has_ours_beside_the_papers(report: Report) -> None:
     ("value", "words"), [(0.52, "reached: +0.020"), (0.3, "not reached: -0.200"), (0.7, "above: +0.200")]
 )
 def test_at_scale_paper_values_are_reached_or_not(value: float, words: str, tmp_path: Path) -> None:
-    table = parse_table(written(tmp_path, {**SMALL, "tolerance": 0.05, "paper": SMALL["tiny"]}))
-    assert f"* one, x, SEG: {words} from" in markdown(make_report("mine", table, "paper", {}, [outcome("one", value)]))
+    table = read_table(str(written(tmp_path, {**SMALL, "tolerance": 0.05, "paper": SMALL["tiny"]})))
+    assert f"* one, x, SEG: {words} from" in markdown(sum_up("mine", table, "paper", {}, [outcome("one", value)]))
 
 
-def test_the_mean_is_over_data(tmp_path: Path) -> None:
-    table = parse_table(written(tmp_path, SMALL))
+def test_the_mean_is_over_data(table: Table) -> None:
     done = [outcome("one", 0.0, 0.5, 0.9, seed=1), outcome("one", 0.0, 0.7, 0.7, seed=2)]
-    found = {(c.row, c.column): c for c in make_report("mine", table, "paper", {}, done).cells}
+    found = {(c.row, c.column): c for c in sum_up("mine", table, "paper", {}, done).cells}
     assert found["one", "y"].mean == pytest.approx(0.6)
     assert found["one", "mean"].mean == pytest.approx(0.7)
     assert math.isnan(found["two", "mean"].mean)
 
 
-def test_the_readme_has_it_between_its_marks(report: Report, tmp_path: Path) -> None:
+def test_the_readme_has_it_between_its_marks(report: Results, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     check_readme(readme)
@@ -144,3 +143,13 @@ def test_a_readme_without_marks_is_refused(text: str, tmp_path: Path) -> None:
     readme.write_text(text)
     with pytest.raises(InputError, match="has no place for the results"):
         check_readme(readme)
+
+
+def test_what_ran_by_other_code_is_known(home: Path) -> None:
+    parent = ParentRun.open("call", "1", {}, "a name", home)
+    job = Job(name="one", fit=(), tags={IDENTITY: "i", CODE: code_version()})
+    place = parent.client.get_run(parent.run_id).info.experiment_id
+    for code, result in (("older", {RESULT: "{}"}), ("old", {RESULT: "{}"}), ("failed", {})):
+        parent.client.create_run(place, tags={IDENTITY: "i", CODE: code, **result})
+    assert outdated(parent, job) == "old"
+    assert outdated(parent, Job(name="one", fit=(), tags={IDENTITY: "j"})) is None

@@ -9,8 +9,8 @@ from lightning_cells.data.ctc import write_image
 from lightning_cells.data.images import open_images
 from lightning_cells.data.sequence import Sequence
 from lightning_cells.errors import InputError
-from lightning_cells.experiments.tuned_baseline import measure, tune
-from lightning_cells.instances.threshold_watershed import ThresholdWatershed
+from lightning_cells.experiments.baselines import measure, tune
+from lightning_cells.instances.classical import ThresholdWatershed
 
 CENTRES = ((12, 12), (12, 27), (34, 20))  # the first two touch
 RADIUS = 8
