@@ -14,9 +14,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_cells.callbacks.findings import CELLS, FRAMES, CellRow, Findings
 from lightning_cells.callbacks.images import mlflow_loggers
-from lightning_cells.callbacks.provenance import git_state, machine
 from lightning_cells.callbacks.report_page import About, report_page
-from lightning_cells.callbacks.run_info import RunRecord
+from lightning_cells.callbacks.run_info import RunRecord, git_state, machine
 from lightning_cells.data.atomic import writing
 from lightning_cells.data.clips import Chunk
 from lightning_cells.data.datamodule import SequenceDataModule

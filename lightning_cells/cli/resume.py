@@ -5,8 +5,7 @@ from typing import NamedTuple
 
 from lightning_cells.cli.arguments import given, without
 from lightning_cells.errors import InputError
-from lightning_cells.loggers.cluster_jobs import interrupted_run
-from lightning_cells.loggers.run_folder import find_run
+from lightning_cells.loggers.run_folder import find_run, interrupted_run
 
 
 class Resumed(NamedTuple):

@@ -17,13 +17,11 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lightning_cells.callbacks.checkpoint import Checkpoints
 from lightning_cells.callbacks.images import Pictures
-from lightning_cells.callbacks.requeue import Requeue
+from lightning_cells.callbacks.monitors import SystemMetrics, Throughput
 from lightning_cells.callbacks.result_writer import ResultFolders
-from lightning_cells.callbacks.resume import Continuation
+from lightning_cells.callbacks.resume import Continuation, Requeue
 from lightning_cells.callbacks.run_info import RunRecord
-from lightning_cells.callbacks.system_metrics import SystemMetrics
 from lightning_cells.callbacks.test_report import Report
-from lightning_cells.callbacks.throughput import Throughput
 from lightning_cells.cli.arguments import given, shipped_configurations
 from lightning_cells.cli.mistakes import explain
 from lightning_cells.cli.resume import Resumed, resumed

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from lightning_cells.data import deformation
-from lightning_cells.data.crop_centre import Point
+from lightning_cells.data.sampling import Point
 from lightning_cells.data.smoothing import smooth_labels
 from lightning_cells.errors import InputError
 

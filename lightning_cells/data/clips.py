@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_cells.data.augment import ClipAugmentation
-from lightning_cells.data.crop_centre import Balance, crop_centre
-from lightning_cells.data.sampling import ChunkRequest, ClipRequest, ClipSampler
+from lightning_cells.data.sampling import Balance, ChunkRequest, ClipRequest, ClipSampler, crop_centre
 from lightning_cells.data.sequence import Sequence
 
 Target = Callable[[np.ndarray], Mapping[str, np.ndarray]]

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.ndimage import find_objects
 
 from lightning_cells.errors import InputError
-from lightning_cells.instances.overlap import overlaps
+from lightning_cells.instances.linking import overlaps
 
 SAME_CELL = 0.25  # share of a piece of a large cell that must lie on another; neighbouring tiles share a half
 

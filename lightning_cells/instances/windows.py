@@ -8,9 +8,8 @@ import numpy as np
 from lightning_cells.data.ctc import MAX_LABEL, Lineage, Track
 from lightning_cells.errors import InputError
 from lightning_cells.instances.link_options import LinkOptions
-from lightning_cells.instances.linked_frame import LinkedFrame
-from lightning_cells.instances.overlap import overlaps
-from lightning_cells.instances.parents import find_parents
+from lightning_cells.instances.linking import overlaps
+from lightning_cells.instances.parents import LinkedFrame, find_parents
 
 
 @dataclass(eq=False)

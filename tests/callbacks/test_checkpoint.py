@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from run_cases import NO_RUN, assert_same, die, in_child, words
 
-from lightning_cells.callbacks import checkpoint_io
-from lightning_cells.callbacks.checkpoint_io import AtomicCheckpointIO
+from lightning_cells.callbacks import checkpoint as module
+from lightning_cells.callbacks.checkpoint import AtomicCheckpointIO
 from lightning_cells.cli import main
 from lightning_cells.cli.training import TrainingCLI
 
@@ -22,16 +22,16 @@ class Disk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.full = False
         self.refused = 0
-        write = checkpoint_io._File.write
+        write = module._File.write
 
-        def guarded(file: checkpoint_io._File, content: bytes) -> int:
+        def guarded(file: module._File, content: bytes) -> int:
             if self.full:
                 self.refused += 1
                 file._error = OSError(28, "No space left on device")
                 raise file._error
             return write(file, content)
 
-        monkeypatch.setattr(checkpoint_io._File, "write", guarded)
+        monkeypatch.setattr(module._File, "write", guarded)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lightning_cells.data.crop_centre import crop_centre
+from lightning_cells.data.sampling import crop_centre
 
 
 def draws(frame: np.ndarray, balance: str, count: int = 400) -> list:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from run_cases import NO_RUN, assert_same, client, die, in_child, the_run, words
 
-from lightning_cells.callbacks.checkpoint import Checkpoints
-from lightning_cells.callbacks.checkpoint_io import AtomicCheckpointIO
+from lightning_cells.callbacks.checkpoint import AtomicCheckpointIO, Checkpoints
 from lightning_cells.cli import main
 from lightning_cells.loggers.delivery import Delivery
 from lightning_cells.loggers.outbox import Outbox

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from lightning_cells.data.ctc import find_sequence, read_mask, read_tracks
 from lightning_cells.errors import InputError
-from lightning_cells.instances.held_frames import HeldFrames
-from lightning_cells.instances.lap import LapLinker
+from lightning_cells.instances.lap import HeldFrames, LapLinker
 from lightning_cells.instances.linkers import Lap, Overlap
 from lightning_cells.metrics.ctc import CTCMatcher
 from lightning_cells.metrics.validity import VERTEX, check_masks, check_parents

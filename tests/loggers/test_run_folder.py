@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from lightning_cells.errors import InputError
-from lightning_cells.loggers.cluster_jobs import interrupted_run, remember_job
-from lightning_cells.loggers.run_folder import RunFolder, find_run
+from lightning_cells.loggers.run_folder import RunFolder, find_run, interrupted_run, remember_job
 
 WORDS = ("fit", "-c", "conf/method/ulstm/tiny.yaml")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_cells.callbacks import provenance
+from lightning_cells.callbacks import run_info
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(folder, "init", "-q")
     git(folder, "add", ".")
     git(folder, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "first")
-    monkeypatch.setattr(provenance, "__file__", str(folder / "package/code.py"))
+    monkeypatch.setattr(run_info, "__file__", str(folder / "package/code.py"))
     return folder
 
 
@@ -27,7 +27,7 @@ def git(folder: Path, *words: str) -> str:
 
 
 def test_clean_checkout(checkout: Path) -> None:
-    state = provenance.git_state()
+    state = run_info.git_state()
     assert state == (git(checkout, "rev-parse", "HEAD").strip(), False, "")
 
 
@@ -36,7 +36,7 @@ def test_difference_can_be_applied(checkout: Path) -> None:
     code.write_text("x = 2\n")
     (checkout / "outside.txt").write_text("new")
     git(checkout, "add", "outside.txt")
-    state = provenance.git_state()
+    state = run_info.git_state()
     assert state is not None
     assert state.dirty
     git(checkout, "reset", "-q", "--hard")
@@ -48,8 +48,8 @@ def test_difference_can_be_applied(checkout: Path) -> None:
 
 def test_huge_difference_is_cut(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (checkout / "package/code.py").write_text("y = 3\n" * 5000)
-    monkeypatch.setattr(provenance, "_MOST_DIFF", 100)
-    state = provenance.git_state()
+    monkeypatch.setattr(run_info, "_MOST_DIFF", 100)
+    state = run_info.git_state()
     assert state is not None
     assert len(state.diff) < 200
     assert "# cut: " in state.diff
@@ -57,12 +57,12 @@ def test_huge_difference_is_cut(checkout: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_outside_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "code.py"))
-    assert provenance.git_state() is None
+    monkeypatch.setattr(run_info, "__file__", str(tmp_path / "code.py"))
+    assert run_info.git_state() is None
 
 
 def test_packages() -> None:
-    lines = provenance.packages().splitlines()
+    lines = run_info.packages().splitlines()
     import numpy
 
     assert f"numpy=={numpy.__version__}" in lines
@@ -70,7 +70,7 @@ def test_packages() -> None:
 
 
 def test_machine() -> None:
-    machine = provenance.machine()
+    machine = run_info.machine()
     assert machine["memory_gib"] > 0
     assert machine["torch_threads"] == 1
     assert isinstance(machine["gpus"], list)
