@@ -15,8 +15,8 @@ from scipy import ndimage
 
 from lightning_cells.data import simulate as module
 from lightning_cells.data.simulate import simulate
-from lightning_cells.data.simulate_nuclei import nuclei as nuclei_video
-from lightning_cells.data.simulate_shapes import SimulatedFrame
+from lightning_cells.data.simulation.nuclei import nuclei as nuclei_video
+from lightning_cells.data.simulation.shapes import SimulatedFrame
 from lightning_cells.errors import InputError
 
 SIZE = (96, 112)

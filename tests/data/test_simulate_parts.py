@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from lightning_cells.data.simulate_optics import blur, camera, haze, illumination, smooth_field
-from lightning_cells.data.simulate_shapes import TextureBank, check_labels, largest_parts, speckle
+from lightning_cells.data.simulation.optics import blur, camera, haze, illumination, smooth_field
+from lightning_cells.data.simulation.shapes import TextureBank, check_labels, largest_parts, speckle
 from lightning_cells.errors import InputError
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lightning_cells.data.simulate_nuclei import nuclei
+from lightning_cells.data.simulation.nuclei import nuclei
 from lightning_cells.errors import InputError
 from lightning_cells.instances.classical import otsu
 

@@ -7,7 +7,7 @@ import numpy as np
 from skimage.measure import label as connected
 
 from lightning_cells.data.image_files import MAX_LABEL
-from lightning_cells.data.simulate_population import Population
+from lightning_cells.data.simulation.population import Population
 from lightning_cells.errors import InputError
 
 SMALLEST = 10  # pixels; a cell of which less is in view is not labelled

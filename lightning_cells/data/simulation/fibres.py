@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree
 
-from lightning_cells.data.simulate_optics import blur, camera, haze, illumination, smooth_field
-from lightning_cells.data.simulate_shapes import SMALLEST, SimulatedFrame, check_labels, largest_parts
+from lightning_cells.data.simulation.optics import blur, camera, haze, illumination, smooth_field
+from lightning_cells.data.simulation.shapes import SMALLEST, SimulatedFrame, check_labels, largest_parts
 
 AREA_PER_FIBRE = 128 * 128 / 45  # pixels
 STAINED_WALLS = 0.3  # part of the frames with a bright stain of the walls

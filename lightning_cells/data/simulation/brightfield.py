@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from lightning_cells.data.simulate_optics import blur, camera, illumination, smooth_field
-from lightning_cells.data.simulate_population import DEATH, Biology, Population
-from lightning_cells.data.simulate_shapes import (
+from lightning_cells.data.simulation.optics import blur, camera, illumination, smooth_field
+from lightning_cells.data.simulation.population import DEATH, Biology, Population
+from lightning_cells.data.simulation.shapes import (
     Labels,
     Pixels,
     SimulatedFrame,
