@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> None:
     from lightning_cells.data.atomic import writing
     from lightning_cells.errors import InputError
     from lightning_cells.experiments.comparison.page import comparison_page
-    from lightning_cells.experiments.comparison.selection import select
+    from lightning_cells.experiments.comparison.runs import select
     from lightning_cells.loggers.store import open_store, tracking_uri
     from lightning_cells.paths import output_dir
     from lightning_cells.visualization.page import file_name

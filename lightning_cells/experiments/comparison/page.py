@@ -7,12 +7,26 @@ from matplotlib.colors import to_hex
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from lightning_cells.experiments.comparison.cells import Cells, read_cells
-from lightning_cells.experiments.comparison.curves import COLOURS, Curve, draw_curves, draw_intervals, read_curves
-from lightning_cells.experiments.comparison.differences import differences
-from lightning_cells.experiments.comparison.frames import Strips, read_strips, side_by_side
-from lightning_cells.experiments.comparison.measures import MEASURES, Measure, measured, same_data, verdicts
-from lightning_cells.experiments.comparison.selection import Selected, read_config
+from lightning_cells.experiments.comparison.pictures import (
+    COLOURS,
+    Curve,
+    Strips,
+    draw_curves,
+    draw_intervals,
+    read_curves,
+    read_strips,
+    side_by_side,
+)
+from lightning_cells.experiments.comparison.runs import Selected, differences, read_config
+from lightning_cells.experiments.comparison.statistics import (
+    MEASURES,
+    Cells,
+    Measure,
+    measured,
+    read_cells,
+    same_data,
+    verdicts,
+)
 from lightning_cells.visualization.montage import KINDS
 from lightning_cells.visualization.page import render
 

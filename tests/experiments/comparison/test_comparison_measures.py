@@ -7,8 +7,7 @@ import pytest
 from compare_cases import COLUMNS, a_test, store, training
 from scipy.stats import bootstrap
 
-from lightning_cells.experiments.comparison.cells import Cells, read_cells
-from lightning_cells.experiments.comparison.measures import measured, verdict, verdicts
+from lightning_cells.experiments.comparison.statistics import Cells, measured, read_cells, verdict, verdicts
 
 
 def cells(ious: list[float], first_area: int = 50, video: str = "01") -> Cells:

@@ -10,7 +10,7 @@ from compare_cases import HOSTILE, a_test, store, strip, training
 from PIL import Image
 
 from lightning_cells.experiments.comparison.page import comparison_page
-from lightning_cells.experiments.comparison.selection import select
+from lightning_cells.experiments.comparison.runs import select
 
 
 class Page(HTMLParser):

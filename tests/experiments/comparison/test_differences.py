@@ -1,6 +1,6 @@
 """Which options differ, against the answer by hand."""
 
-from lightning_cells.experiments.comparison.differences import ABSENT, differences
+from lightning_cells.experiments.comparison.runs import ABSENT, differences
 
 
 def test_only_what_differs_is_listed_by_its_dotted_name() -> None:

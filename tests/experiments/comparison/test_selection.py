@@ -6,7 +6,7 @@ import pytest
 from compare_cases import HOSTILE, a_test, store, training
 
 from lightning_cells.errors import InputError
-from lightning_cells.experiments.comparison.selection import select
+from lightning_cells.experiments.comparison.runs import select
 
 
 def test_runs_are_found_by_id_and_by_name_in_any_experiment() -> None:

@@ -1,17 +1,45 @@
-"""Finds the runs that are to be compared, and for each its training and its test."""
+"""The runs that are compared: for each its training and its test, what they have kept, and how their options differ."""
 
-from collections.abc import Sequence
-from pathlib import PurePosixPath
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 from mlflow.exceptions import MlflowException
 
 from lightning_cells.errors import InputError, first_line
-from lightning_cells.experiments.comparison.artifacts import read_file
 from lightning_cells.loggers.store import runs_named
+
+
+def read_files(client: MlflowClient, run: Run, path: str) -> dict[str, bytes]:
+    """Returns the contents of an artifact, or of all below a folder, by path within it; nothing where there is none.
+
+    Args:
+        client: of the store.
+        run: whose artifact it is.
+        path: of a file, whose own path within itself is its name, or of a folder.
+    """
+    os.environ.setdefault(MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.name, "false")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            found = Path(client.download_artifacts(run.info.run_id, path, folder))
+        except (MlflowException, OSError):
+            return {}
+        files = sorted(found.rglob("*")) if found.is_dir() else [found]
+        base = found if found.is_dir() else found.parent
+        return {str(file.relative_to(base)): file.read_bytes() for file in files if file.is_file()}
+
+
+def read_file(client: MlflowClient, run: Run, path: str) -> bytes | None:
+    """Returns the content of one artifact, or None where there is none."""
+    return next(iter(read_files(client, run, path).values()), None)
+
 
 CONFIG = "config.yaml"
 _LATEST_TESTS = 100  # in which that of a training is looked for
@@ -122,3 +150,58 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 def _short(name: str) -> str:
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+
+
+_OF_ONE_CALL = (
+    "ckpt_path",
+    "output_dir",
+    "weights_only",
+    "config",
+    "trainer.logger",
+    "results.folder",
+    "checkpoint.folder",
+)
+
+ABSENT = "not an option"
+"""Stands for an option that a configuration does not have."""
+
+
+def differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Returns the options that are not the same everywhere, with their value in each configuration.
+
+    What belongs to one call alone, such as the name of the run or where results are written, is left out.
+
+    Args:
+        configs: resolved configurations, nested as in YAML.
+
+    Returns:
+        Dotted names as on the command line, in the order of the configurations, to one text per configuration.
+    """
+    flat = [_flatten(config) for config in configs]
+    names = dict.fromkeys(name for options in flat for name in options if not _of_one_call(name))
+    table = {name: [options.get(name, ABSENT) for options in flat] for name in names}
+    return {name: values for name, values in table.items() if len(set(values)) > 1}
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested mappings and lists of objects -> dotted names, without the ``init_args`` that nobody writes."""
+    flat: dict[str, str] = {}
+    for key, value in tree.items():
+        name = prefix if key == "init_args" else f"{prefix}.{key}".strip(".")
+        if isinstance(value, list) and any(isinstance(part, dict) for part in value):
+            value = {_class(part, number): part for number, part in enumerate(value, start=1)}
+        if isinstance(value, dict) and value:
+            flat |= _flatten(value, name)
+        else:
+            flat[name] = value if isinstance(value, str) else json.dumps(value, default=str)
+    return flat
+
+
+def _class(part: Any, number: int) -> str:
+    """What an object in a list is called: by its class, so that another order alone makes no difference."""
+    path = part.get("class_path") if isinstance(part, dict) else None
+    return str(path).rpartition(".")[2] if path else str(number)
+
+
+def _of_one_call(name: str) -> bool:
+    return any(name == other or name.startswith(f"{other}.") for other in _OF_ONE_CALL)
