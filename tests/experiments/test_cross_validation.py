@@ -13,7 +13,8 @@ from lightning_cells.cli import main
 from lightning_cells.data.ctc import write_image
 from lightning_cells.experiments import runner
 from lightning_cells.experiments.cross_validation import fold_table, printed
-from lightning_cells.experiments.runner import Job, Outcome, ParentRun, log_result
+from lightning_cells.experiments.processes import Place, ProcessPool
+from lightning_cells.experiments.runner import Job, Outcome, ParentRun, Progress, log_result, run_job
 
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.devices", "1"]
 QUIET += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
@@ -195,3 +196,19 @@ def test_as_a_user_does_with_processes_of_its_own(stills: Path, home: Path) -> N
     assert "child" not in (home / f"artifacts/{children[0].info.run_id}/artifacts/config.yaml").read_text(), (
         "who repeats a training from its configuration does not repeat the fold"
     )
+
+
+@pytest.mark.slow
+def test_a_training_of_two_processes_is_tested_by_one(stills: Path, home: Path) -> None:
+    """The other process leaves after the training, and neither waits for the other."""
+    options = (*words(stills, "--data.fold=0", "--trainer.devices=2", "--trainer.strategy=ddp")[1:],)
+    job = Job(name="fold 0", fit=options, tests={"test": options}, weights="last")
+    told: list[Progress] = []
+    with ParentRun.open("a", "b", {}, "c", home) as parent, ProcessPool([Place((), None, 2)]) as pool:
+        outcome = run_job(job, parent, pool, lambda progress: bool(told.append(progress)))
+    assert outcome.ending == "finished", (home / "fold 0.log").read_text()[-3000:]
+    assert "GLOBAL_RANK: 1, MEMBER: 2/2" in (home / "fold 0.log").read_text()
+    assert [progress.step for progress in told] == [-1, 0]
+    (run,) = runs(home)[1]
+    assert run.data.metrics["test/Dice"] == outcome.measures["test"]["Dice"]
+    assert run.data.metrics["test/Dice"] == pytest.approx(run.data.metrics["val/Dice"], abs=1e-6)
