@@ -32,19 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the verb."""
-    import yaml
-
     from lightning_cells.cli.resolving import Resolver
     from lightning_cells.experiments.cross_validation import cross_validate
 
     resolver = Resolver()
     words = [*args.passed_on, *_OWN]
-    config = yaml.safe_load(resolver.text(words))
-    if not config["data"]["folds"]:
+    if not resolver.resolve(words).data.folds:
         words.append(f"--data.folds={_FOLDS}")
-        config["data"]["folds"] = _FOLDS
-    fingerprint = resolver.data(words, "fit").fingerprint  # a mistake in the data is told before anything is trained
-    table = cross_validate(
-        words, config, fingerprint, args.weights, args.workers, say=lambda line: print(line, flush=True)
-    )
-    print(f"\n{table}")
+    config = resolver.describe(words, "fit")  # a mistake is told before anything is trained
+    print(f"\n{cross_validate(words, config, args.weights, args.workers, _say)}")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -14,7 +14,6 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from mlflow.entities import Param
@@ -32,7 +31,6 @@ from lightning_cells.paths import output_dir
 
 _TASK = "LIGHTNING_CELLS_JOB"  # for the other processes of a distributed training
 _STAGE = "test/"
-_LOGGER = "--trainer.logger=lightning_cells.loggers.mlflow.RunLogger"
 _ONE_PROCESS = ("--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto")
 
 
@@ -41,32 +39,20 @@ class JobCLI(TrainingCLI):
 
     Args:
         words: the command line.
-        logger: arguments of the run's logger. They are not part of the run's configuration, so that whoever repeats
-            the training from it does not repeat the job.
+        logger: arguments of the run's logger, which takes the place of the configured one; None leaves that. The
+            configuration stays as it was, so that whoever repeats the training from it does not repeat the job.
         callbacks: further ones, behind those that write checkpoints.
     """
 
-    def __init__(self, words: list[str], logger: Mapping[str, Any], callbacks: list[Callback]) -> None:
+    def __init__(self, words: list[str], logger: Mapping[str, Any] | None, callbacks: list[Callback]) -> None:
         self._logger = logger
         self._callbacks = callbacks
         super().__init__(words)
 
-    def before_instantiate_classes(self) -> None:
-        """Has the run belong to its parent."""
-        super().before_instantiate_classes()
-        logger = self.config[self.config.subcommand].trainer.logger
-        ours = isinstance(logger, Namespace) and str(logger.class_path).endswith("RunLogger")
-        self._arguments = logger.init_args if ours else Namespace(dict.fromkeys(self._logger))
-        self._meant = {name: self._arguments[name] for name in self._logger}
-        self._arguments.update(Namespace(self._logger))
-
-    def after_instantiate_classes(self) -> None:
-        """Gives back the configuration as the user meant it."""
-        for name, value in self._meant.items():
-            self._arguments[name] = value
-
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Adds the callbacks."""
+        """Adds logger and callbacks."""
+        if self._logger is not None:
+            kwargs["logger"] = RunLogger(**self._logger)
         trainer = super().instantiate_trainer(**kwargs)
         trainer.callbacks += self._callbacks  # type: ignore[attr-defined]
         return trainer
@@ -108,7 +94,7 @@ def _trained(task: Message, link: ParentLink) -> Message:
     pruning = Pruning(tell)
     weights, run_id = task["weights"], ""
     # after the user's own words, so that they win
-    own = [_LOGGER, "--checkpoint.folder=null", f"--output_dir={output_dir()}"] if task["tests"] else []
+    own = ["--checkpoint.folder=null", f"--output_dir={output_dir()}"] if task["tests"] else []
     if task["fit"] is not None:
         task["fit"] += own
         os.environ[_TASK] = json.dumps(task)
@@ -119,9 +105,9 @@ def _trained(task: Message, link: ParentLink) -> Message:
             own += _ONE_PROCESS
     measures: dict[str, dict[str, float]] = {}
     for name, words in task["tests"].items() if not pruning.stopped else ():
+        words = [*words, *own, "--trainer.logger=false", f"--ckpt_path={weights}"]
         # weights of another run are measured in a run of their own
-        logging = ["--trainer.logger=false"] if run_id else []
-        trainer = _lightning("test", [*words, *own, *logging, f"--ckpt_path={weights}"], task["logger"])
+        trainer = _lightning("test", words, None if run_id else task["logger"])
         run_id = run_id or _run_id(trainer)
         values = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith(_STAGE)}
         measures[name] = {key.removeprefix(_STAGE): value for key, value in values.items() if math.isfinite(value)}
@@ -153,7 +139,7 @@ def _classical(task: Message) -> Message:
     return {"ending": "finished", "run": run_id, "measures": measures}
 
 
-def _lightning(verb: str, words: list[str], logger: Mapping[str, Any], *callbacks: Callback) -> Trainer:
+def _lightning(verb: str, words: list[str], logger: Mapping[str, Any] | None, *callbacks: Callback) -> Trainer:
     """Runs a training verb; returns the trainer that did it."""
     made: list[JobCLI] = []
     words = [*words, "--trainer.enable_progress_bar=false"]

@@ -18,10 +18,9 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lightning_cells.experiments.papers.jobs import Describe
     from lightning_cells.experiments.papers.table import ScaleName, Table
 
 PASSES_ON = True
@@ -43,7 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the tables and prints them; the exit status is 1 if a run failed."""
+    from functools import cache
+
     from lightning_cells.cli.arguments import dotted
+    from lightning_cells.cli.resolving import Resolver
     from lightning_cells.errors import InputError
     from lightning_cells.experiments.papers.jobs import check_data, make_surrogates
     from lightning_cells.experiments.papers.report import check_readme, markdown, section, write_report, write_section
@@ -62,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     for name, table in tables.items():
         check_data(name, table, args.scale, overrides)
     make_surrogates(tables.values(), args.scale)
-    describe = describer()
+    describe = cache(Resolver().describe)  # parses options and opens data, each only once
     done = []
     try:
         for name, table in tables.items():
@@ -81,24 +83,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _say(line: str) -> None:
     print(f"  {line}", flush=True)
-
-
-def describer() -> "Describe":
-    """Returns what parses options and opens data, each only once."""
-    from functools import cache
-
-    import yaml
-
-    from lightning_cells.cli.resolving import Resolver
-
-    resolver = Resolver()
-
-    @cache
-    def describe(words: tuple[str, ...], verb: Literal["fit", "test"]) -> dict[str, Any]:
-        contents = resolver.data(list(words), verb).fingerprint
-        return {**yaml.safe_load(resolver.text(list(words))), "contents": contents}
-
-    return describe
 
 
 def _listed(tables: dict[str, "Table"], scale: "ScaleName") -> list[str]:

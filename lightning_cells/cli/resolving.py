@@ -1,8 +1,10 @@
 """The command line of a training, parsed but not run: to check options, and to write configurations."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -47,6 +49,15 @@ class Resolver(TrainingCLI):
         config = self.resolve(words).clone()
         config.pop("resume", None)  # is no setting: other verbs do not have it
         return self._parser("fit").dump(config, skip_none=False)
+
+    def describe(self, words: Sequence[str], verb: str) -> dict[str, Any]:
+        """The configuration as plain values, and under ``contents`` the fingerprint of the data that a verb uses.
+
+        Raises:
+            InputError: for a mistake in the words, and data that are missing or broken.
+        """
+        fingerprint = self.data([*words], verb).fingerprint
+        return {**yaml.safe_load(self.text([*words])), "contents": fingerprint}
 
     def build(self, words: list[str]) -> Any:
         """Returns method and data of the configuration, the data set up for training.

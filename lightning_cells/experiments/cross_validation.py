@@ -20,10 +20,9 @@ IDENTITY = "cross_validation"
 def cross_validate(
     words: Sequence[str],
     config: dict[str, Any],
-    fingerprint: str,
-    weights: Weights = "last",
-    workers: int = 1,
-    say: Callable[[str], None] = print,
+    weights: Weights,
+    workers: int,
+    say: Callable[[str], None],
 ) -> str:
     """Trains and tests each fold that has not been before.
 
@@ -32,8 +31,7 @@ def cross_validate(
 
     Args:
         words: options of ``fit``, without the verb.
-        config: what ``fit`` makes of them.
-        fingerprint: of the data.
+        config: what ``fit`` makes of them, and under ``contents`` the fingerprint of the data.
         weights: the checkpoint that is measured on the held-out fold. The best one was chosen by it, so that its
             measures are too good.
         workers: folds at a time.
@@ -47,12 +45,12 @@ def cross_validate(
     """
     count, method = config["data"]["folds"], config["model"]["class_path"].rpartition(".")[2]
     title = f"{method} {Path(config['data']['root']).name} {count} folds"
-    identity = {**config, "weights": weights, "fingerprint": fingerprint}
+    identity = {**config, "weights": weights}
     tags = {
         "method": method,
         "stage": "cross-validate",
         "seed": str(config.get("seed_everything")),
-        "data.fingerprint": fingerprint,
+        "data.fingerprint": config["contents"],
     }
     shares = places(workers, config["trainer"]["accelerator"], config["trainer"]["devices"])
     name = digest(identity)
