@@ -1,17 +1,21 @@
-# make demo | make test: each sets up what it needs in .venv, once, and does its job.
+# make demo | make test: each sets up what it needs in .venv, once, and does its job. make test-slow runs what takes long:
+# killed and distributed trainings, PostgreSQL, a browser, the pages' commands, notebooks.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # One thread per process: several threads on few cores wait for each other more than they compute.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint docs bench bench-gpu dashboard clean
+.PHONY: demo test test-slow lint docs bench bench-gpu dashboard clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lightning-cells demo
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -19,6 +19,13 @@ torch.set_num_threads(1)
 cv2.setNumThreads(0)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Notebooks train networks, and have nowhere else to say that they are slow."""
+    for item in items:
+        if item.path.suffix == ".ipynb":
+            item.add_marker("slow")
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where this test's runs, checkpoints and cache go."""
