@@ -43,3 +43,7 @@ def test_a_new_module_changes_the_version(tmp_path, monkeypatch: pytest.MonkeyPa
     assert version() == one
     (tmp_path / "losses/two.py").write_text(SOURCE, encoding="utf-8")
     assert version() != one
+
+
+def test_all_named_code_is_there() -> None:
+    assert all(list(jobs._PACKAGE.glob(pattern)) for pattern in jobs._SOURCES)
