@@ -120,6 +120,10 @@ def test_other_options_or_data_are_another_cross_validation(stills: Path, home: 
     assert len(children) == 8
     assert len({run.data.tags["cross_validation"] for run in parents}) == 4
     assert [job.weights for job in trainings.jobs] == ["last"] * 4 + ["best"] * 2 + ["last"] * 2
+    line = words(stills)
+    position = line.index("--data.folds")
+    assert main(line[:position] + line[position + 2 :]) == 0
+    assert len(runs(home)[1]) - len(children) == 5, "folds by default"
 
 
 def test_run_that_was_killed_is_done_again(stills: Path, home: Path, trainings: Trainings) -> None:
@@ -152,13 +156,6 @@ def test_mistakes_are_told_before_anything_is_run(
     assert "'7' is no" in complaint("--weights", "7") or "invalid choice" in complaint("--weights", "7")
     assert trainings.jobs == []
     assert not (home / "mlflow.db").exists()
-
-
-def test_five_folds_by_default(stills: Path, home: Path, trainings: Trainings) -> None:
-    line = words(stills)
-    position = line.index("--data.folds")
-    assert main(line[:position] + line[position + 2 :]) == 0
-    assert len(runs(home)[1]) == 5
 
 
 def test_table() -> None:
