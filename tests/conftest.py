@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,23 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     yield folder
     if "mlflow" in sys.modules:  # Lightning's logger makes its store the default of the process
         sys.modules["mlflow"].set_tracking_uri(None)
+
+
+@pytest.fixture(scope="session")
+def _fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from lightning_cells.loggers.store import open_store
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIGHTNING_CELLS_HOME", str(path.parent))
+        open_store(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def store(home: Path, _fresh_store: Path) -> Path:
+    """This test's MLflow store, without runs; a copy, since MLflow takes seconds to make one."""
+    return shutil.copy(_fresh_store, home / "mlflow.db")
 
 
 @pytest.fixture(scope="session")

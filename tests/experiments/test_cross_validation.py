@@ -79,6 +79,7 @@ def runs(home: Path) -> tuple[list[Run], list[Run]]:
     return [r for r in found if "cross_validation" in r.data.tags], [r for r in found if "child" in r.data.tags]
 
 
+@pytest.mark.usefixtures("store")
 def test_folds_are_children_and_none_is_done_twice(
     stills: Path, home: Path, trainings: Trainings, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,6 +110,7 @@ def test_folds_are_children_and_none_is_done_twice(
     assert capsys.readouterr().out.count("as it was") == 2
 
 
+@pytest.mark.usefixtures("store")
 def test_other_options_or_data_are_another_cross_validation(stills: Path, home: Path, trainings: Trainings) -> None:
     assert main(words(stills)) == 0
     assert main(words(stills, "--model.lr", "0.01")) == 0
@@ -126,6 +128,7 @@ def test_other_options_or_data_are_another_cross_validation(stills: Path, home: 
     assert len(runs(home)[1]) - len(children) == 5, "folds by default"
 
 
+@pytest.mark.usefixtures("store")
 def test_run_that_was_killed_is_done_again(stills: Path, home: Path, trainings: Trainings) -> None:
     """One that stands as running, and one that was trained but not tested."""
     assert main(words(stills)) == 0
@@ -175,6 +178,7 @@ def test_table() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("store")
 def test_as_a_user_does_with_processes_of_its_own(stills: Path, home: Path) -> None:
     assert main(words(stills, "--workers", "2")) == 0
     ((parent,), children) = runs(home)
@@ -196,6 +200,7 @@ def test_as_a_user_does_with_processes_of_its_own(stills: Path, home: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("store")
 def test_a_training_of_two_processes_is_tested_by_one(stills: Path, home: Path) -> None:
     """The other process leaves after the training, and neither waits for the other."""
     options = (*words(stills, "--data.fold=0", "--trainer.devices=2", "--trainer.strategy=ddp")[1:],)

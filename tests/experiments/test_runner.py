@@ -208,6 +208,7 @@ def test_what_a_watcher_raises_ends_the_process(folder: Path) -> None:
     assert ran() == ["one last", "two last"]
 
 
+@pytest.mark.usefixtures("store")
 def test_runs_are_found_by_what_makes_them(home: Path) -> None:
     first = ParentRun.open("call", "1", {"more": "it's"}, "a name", home)
     client, parent = first.client, first.run_id

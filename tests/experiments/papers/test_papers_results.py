@@ -145,6 +145,7 @@ def test_a_readme_without_marks_is_refused(text: str, tmp_path: Path) -> None:
         check_readme(readme)
 
 
+@pytest.mark.usefixtures("store")
 def test_what_ran_by_other_code_is_known(home: Path) -> None:
     parent = ParentRun.open("call", "1", {}, "a name", home)
     job = Job(name="one", fit=(), tags={IDENTITY: "i", CODE: code_version()})
