@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from lightning_cells.cli.mistakes import explain
 from lightning_cells.errors import InputError
+from lightning_cells.methods.short_options import complete_option, find_method
 from lightning_cells.paths import shipped
 from lightning_cells.yaml_file import read_yaml
 
@@ -38,6 +40,34 @@ def given(args: list[str], name: str) -> str | None:
             if name in settings:
                 found = settings[name]
     return found
+
+
+def completed(args: list[str], method: type | None) -> list[str]:
+    """Returns the words with the options of the method under their own names, see `methods.short_options`."""
+    if method is None:
+        return args
+    words = list(args)
+    for position, option, value in _options(args):
+        if option.startswith("--model."):
+            name, value = complete_option(method, option.removeprefix("--model.").removeprefix("init_args."), value)
+            if words[position].startswith("--model."):
+                words[position] = f"--model.{name}={value}"
+            else:
+                words[position - 1 : position + 1] = [f"--model.{name}", str(value)]
+    return words
+
+
+def chosen_method(args: list[str]) -> type | None:
+    """The class of the method that the words name, or the files among them; the last one counts."""
+    name = None
+    for _, option, value in _options(args):
+        model: Any = value if option == "--model" else None
+        if option in ("-c", "--config"):
+            model = _read(value).get("model")
+        if isinstance(model, dict):
+            model = model.get("class_path")
+        name = model or name
+    return None if name is None else find_method(name)
 
 
 def without(args: list[str], name: str) -> list[str]:

@@ -22,13 +22,14 @@ from lightning_cells.callbacks.result_writer import ResultFolders
 from lightning_cells.callbacks.resume import Continuation, Requeue
 from lightning_cells.callbacks.run_info import RunRecord
 from lightning_cells.callbacks.test_report import Report
-from lightning_cells.cli.arguments import given, shipped_configurations
+from lightning_cells.cli.arguments import chosen_method, completed, given, shipped_configurations
 from lightning_cells.cli.mistakes import explain
 from lightning_cells.cli.resume import Resumed, resumed
 from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.errors import InputError, origin
 from lightning_cells.methods import CellMethod
 from lightning_cells.methods.loading import checkpoint_settings, misfit
+from lightning_cells.methods.short_options import complete_model, short_names
 from lightning_cells.paths import HOME_VARIABLE, output_dir
 
 _LOGGER = {"class_path": "lightning_cells.loggers.mlflow.RunLogger"}
@@ -43,15 +44,31 @@ _RESUME = (
 
 
 class Parser(LightningArgumentParser):
-    """Tells mistakes as `InputError` instead of printing the usage of hundreds of options."""
+    """Tells mistakes as `InputError` instead of printing the usage of hundreds of options.
+
+    Attributes:
+        method: the class of the method, whose options may have short names in files that do not name it.
+    """
+
+    method: type | None = None
+
+    def _load_config_parser_mode(self, content: str, *args: Any, **kwargs: Any) -> Any:
+        """Called by the base class with the text of each configuration file."""
+        settings = yaml.safe_load(content)
+        if isinstance(settings, dict) and "model" in settings:
+            model = complete_model(settings["model"], self.method)
+            if model != settings["model"]:
+                content = yaml.safe_dump({**settings, "model": model})
+        return super()._load_config_parser_mode(content, *args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Called by the base class for every mistake on the command line or in a file."""
         known = {action.dest for parser in (self, *_subparsers(self)) for action in parser._actions}
+        known |= short_names(known)
         raise InputError(explain(message, known)) from ex
 
 
-def _subparsers(parser: LightningArgumentParser) -> list[LightningArgumentParser]:
+def _subparsers(parser: LightningArgumentParser) -> list[Any]:
     subcommands = parser._subcommands_action
     return list(subcommands.choices.values()) if subcommands else []
 
@@ -99,18 +116,25 @@ class TrainingCLI(LightningCLI):
         args = shipped_configurations(args)
         self._resumed = self._resume(args)
         if self._resumed is not None:
-            self.config = parser.parse_args(self._resumed.words)
+            self.config = self._parse(parser, self._resumed.words)
             _check_checkpoint(args[0], self.config[args[0]])
             return
         checkpoint = given(args, "ckpt_path")
         if checkpoint is None or (args[0] == "fit" and checkpoint in ("last", "hpc")):
-            self.config = parser.parse_args(args)
+            self.config = self._parse(parser, args)
         else:
             with tempfile.TemporaryDirectory() as folder:
                 remembered = Path(folder) / "checkpoint.yaml"
                 remembered.write_text(yaml.safe_dump(checkpoint_settings(Path(checkpoint))))
-                self.config = parser.parse_args([args[0], "-c", str(remembered), *args[1:]])
+                self.config = self._parse(parser, [args[0], "-c", str(remembered), *args[1:]])
         _check_checkpoint(args[0], self.config[args[0]])
+
+    def _parse(self, parser: LightningArgumentParser, args: list[str]) -> Any:
+        """Parses the words, in which options of the method may have short names."""
+        method = chosen_method(args)
+        for each in _subparsers(parser):
+            each.method = method
+        return parser.parse_args(completed(args, method))
 
     def _resume(self, args: list[str]) -> Resumed | None:
         """Looks for what ``--resume`` names, also under an output folder that is given."""

@@ -96,8 +96,8 @@ class ClipSampler(DistributedSampler):
     """Draws batches of clips for training.
 
     With `streaming`, each lane of the batch runs through a sequence in consecutive clips (truncated
-    backpropagation through time, methods of paper 000): clip `n + 1` of a lane continues clip `n`, and a tail shorter
-    than a clip is dropped. Without it, every clip stands alone.
+    backpropagation through time, Arbelle & Riklin Raviv 2019): clip `n + 1` of a lane continues clip `n`, and a tail
+    shorter than a clip is dropped. Without it, every clip stands alone.
 
     Args:
         annotated: one boolean array of shape (T,) per sequence: which frames have segmentation truth.

@@ -42,12 +42,12 @@ class ThreeClassLoss(nn.Module):
         # Not in the checkpoint: the weights are settings.
         self.register_buffer("class_weights", torch.tensor(tuple(class_weights)), persistent=False)
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, classes: Tensor) -> Tensor:
         """Compute the loss, in float32 also under autocast.
 
         Args:
             logits: (B,T,C,H,W).
-            target: (B,T,H,W) of any integer dtype: 0 to C-1; anything else, by convention -1, is ignored.
+            classes: (B,T,H,W) of any integer dtype: 0 to C-1; anything else, by convention -1, is ignored.
 
         Returns:
             A scalar; zero, still connected to `logits`, where no pixel counts.
@@ -60,7 +60,7 @@ class ThreeClassLoss(nn.Module):
                 f"class_weights: {len(self.class_weights)} given for a network of {logits.shape[2]} classes; "
                 "give one for each class"
             )
-        chosen = _one_hot(target, logits.shape[2])
+        chosen = _one_hot(classes, logits.shape[2])
         weights = chosen * self.class_weights.view(-1, 1, 1)
         total = weights.sum() if self.normalize == "weights" else chosen.sum()
         return -_divide((_log_softmax(logits) * weights).sum(), total)
@@ -72,18 +72,18 @@ class WeightedTwoClassLoss(nn.Module):
     The weighted sum is divided by the number of pixels whose class is known.
     """
 
-    def forward(self, logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, classes: Tensor, weights: Tensor) -> Tensor:
         """Compute the loss, in float32 also under autocast.
 
         Args:
             logits: (B,T,2,H,W).
-            target: (B,T,H,W) of any integer dtype: 0 or 1; anything else, by convention -1, is ignored.
+            classes: (B,T,H,W) of any integer dtype: 0 or 1; anything else, by convention -1, is ignored.
             weights: (B,T,H,W), >= 0, of the border and the class balance.
 
         Returns:
             A scalar; zero, still connected to `logits`, where no pixel counts.
         """
-        chosen = _one_hot(target, logits.shape[2])
+        chosen = _one_hot(classes, logits.shape[2])
         loss = (_log_softmax(logits) * chosen * weights.unsqueeze(2)).sum()
         return -_divide(loss, chosen.sum())
 

@@ -58,12 +58,12 @@ class FocalLoss(nn.Module):
         weights = None if class_weights is None else torch.tensor(tuple(map(float, class_weights)))
         self.register_buffer("class_weights", weights, persistent=False)
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, classes: Tensor) -> Tensor:
         """Compute the loss, in float32 also under autocast.
 
         Args:
-            logits: (B,C,H,W).
-            target: (B,H,W) of any integer dtype: 0 to C-1; anything else, by convention a negative, is ignored.
+            logits: (B,T,C,H,W); each of the B times T images is one by itself. Or (B,C,H,W).
+            classes: (B,T,H,W) of any integer dtype: 0 to C-1; anything else, by convention a negative, is ignored.
 
         Returns:
             A scalar; zero, still connected to `logits`, where no pixel counts.
@@ -71,14 +71,15 @@ class FocalLoss(nn.Module):
         Raises:
             InputError: C differs from the number of class weights.
         """
-        classes = logits.shape[1]
-        if self.class_weights is not None and classes != len(self.class_weights):
+        logits, classes = logits.flatten(0, -4), classes.flatten(0, -3)
+        number = logits.shape[1]
+        if self.class_weights is not None and number != len(self.class_weights):
             raise InputError(
-                f"class_weights: {len(self.class_weights)} given for a network of {classes} classes; "
+                f"class_weights: {len(self.class_weights)} given for a network of {number} classes; "
                 "give one for each class"
             )
         # A comparison takes int8 as it is and, unlike a gather, is deterministic on a GPU.
-        chosen = target.unsqueeze(1) == torch.arange(classes, device=target.device).view(-1, 1, 1)
+        chosen = classes.unsqueeze(1) == torch.arange(number, device=classes.device).view(-1, 1, 1)
         logp = F.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=1)
         entropy = -logp.masked_fill(~chosen, 0).sum(1)
         known = chosen.any(1).to(logp.dtype)

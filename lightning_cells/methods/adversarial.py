@@ -1,8 +1,8 @@
-"""An estimator trained against a discriminator (Arbelle & Riklin Raviv, ISBI 2018; paper 001)."""
+"""An estimator trained against a discriminator (Arbelle & Riklin Raviv, ISBI 2018)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,17 +12,14 @@ from torch.optim import Optimizer
 
 from lightning_cells.data.clips import Clip
 from lightning_cells.data.datamodule import SequenceDataModule
-from lightning_cells.data.targets import ThreeClassTarget
 from lightning_cells.errors import InputError
 from lightning_cells.instances.components import ArgmaxDecoder, Decoder
 from lightning_cells.instances.linkers import Linker, Overlap
-from lightning_cells.losses.cross_entropy import ThreeClassLoss
 from lightning_cells.methods.frame_method import FrameMethod
-from lightning_cells.methods.optimisation import Optimiser, optimiser
+from lightning_cells.methods.objectives import Objective, ThreeClass, truth
+from lightning_cells.methods.optimisation import Optimization
 from lightning_cells.networks.architectures import Architecture, Estimator
 from lightning_cells.networks.rib_cage import Discriminator
-
-_CLASSES = 3
 
 
 class Adversarial(FrameMethod):
@@ -46,9 +43,8 @@ class Adversarial(FrameMethod):
             baseline: no discriminator is built, and all steps are the estimator's.
         double_softmax: give the cross entropy probabilities as if they were logits, as the authors' code does in its
             baseline.
-        contour: ``inner`` or ``outer`` single-pixel contour.
-        optimizer: ``rmsprop`` (paper) or ``adam``, for both networks.
-        lr: learning rate of both.
+        loss: what the cross entropy is; both networks see the segmentations into its classes.
+        optimization: of both networks, at a constant learning rate; the paper's optimiser is ``rmsprop``.
         decoder: class probabilities -> cells.
         linker: cells of consecutive frames -> tracks.
 
@@ -68,9 +64,8 @@ class Adversarial(FrameMethod):
         estimator_steps: int = 10,
         ce_weight: float = 0.0,
         double_softmax: bool = False,
-        contour: Literal["inner", "outer"] = "inner",
-        optimizer: Optimiser = "rmsprop",
-        lr: float = 1e-4,
+        loss: Objective = ThreeClass(),  # noqa: B008 - frozen
+        optimization: Optimization = Optimization("rmsprop", 1e-4),  # noqa: B008 - frozen
         decoder: Decoder = ArgmaxDecoder(edge_distance=2.0),  # noqa: B008 - frozen
         linker: Linker = Overlap(),  # noqa: B008 - frozen
     ) -> None:
@@ -81,12 +76,13 @@ class Adversarial(FrameMethod):
             raise InputError(f"model.ce_weight={ce_weight}: must be between 0 and 1")
         if double_softmax and ce_weight == 0:
             raise InputError("model.double_softmax: is about the cross entropy: set model.ce_weight above 0")
-        super().__init__(network, _CLASSES, decoder, linker)
-        self.remember(network=network, decoder=decoder, linker=linker)
+        if optimization.schedule != "constant" or optimization.warm_up > 0:
+            raise InputError("model.optimization: the learning rate is constant: leave out schedule and warm_up")
+        super().__init__(network, loss, optimization, decoder, linker)
+        self.remember()
         self.automatic_optimization = False
-        self.clip_target = ThreeClassTarget(contour)
-        self.cross_entropy = ThreeClassLoss()
-        self.discriminator = Discriminator(_CLASSES, rib_filters, rib_kernels, rib_size) if ce_weight < 1 else None
+        self.classes = len(loss.names)
+        self.discriminator = Discriminator(self.classes, rib_filters, rib_kernels, rib_size) if ce_weight < 1 else None
 
     def check(self, data: SequenceDataModule, stage: str) -> None:
         """Refuses batches of one frame, of which there is no half."""
@@ -101,13 +97,14 @@ class Adversarial(FrameMethod):
 
     def training_step(self, clip: Clip, batch_idx: int) -> None:
         """One step of one of the two."""
-        frames, classes = clip.frames.flatten(0, 1), clip.target["classes"].flatten(0, 1)
+        frames, target = clip.frames.flatten(0, 1), {name: each.flatten(0, 1) for name, each in truth(clip).items()}
+        classes = target["classes"]
         half = max(1, len(frames) // 2)
         if self.discriminator_turn:
             loss = self.discriminator_loss(frames[:half], classes[:half], frames[-half:], classes[-half:])
             self._move(1, loss, idle=self.network)
         else:
-            loss = self.estimator_loss(frames[:half], classes[:half])
+            loss = self.estimator_loss(frames[:half], **{name: each[:half] for name, each in target.items()})
             self._move(0, loss, idle=self.discriminator)
 
     def discriminator_loss(self, real: Tensor, real_classes: Tensor, other: Tensor, other_classes: Tensor) -> Tensor:
@@ -125,7 +122,7 @@ class Adversarial(FrameMethod):
         assert self.discriminator is not None
         with _still(self.network):
             estimated = _where_known(self.network(other).float().softmax(1), other_classes)
-        wanted = torch.arange(_CLASSES, device=real.device).view(-1, 1, 1)
+        wanted = torch.arange(self.classes, device=real.device).view(-1, 1, 1)
         manual = (real_classes[:, None] == wanted).to(estimated.dtype)  # unknown is blank
         right, wrong = self.discriminator(real, manual).float(), self.discriminator(other, estimated).float()
         loss = (F.softplus(-right).mean() + F.softplus(wrong).mean()) / 2
@@ -134,7 +131,7 @@ class Adversarial(FrameMethod):
         self._note("discriminator_loss", loss, real)
         return loss
 
-    def estimator_loss(self, frames: Tensor, classes: Tensor) -> Tensor:
+    def estimator_loss(self, frames: Tensor, classes: Tensor, **more: Tensor) -> Tensor:
         """How sure the discriminator is that segmentations are estimated, mixed with the cross entropy.
 
         Equation 4 without its vanishing gradient, as in the authors' code: ``-log D(I, E(I))``.
@@ -142,6 +139,7 @@ class Adversarial(FrameMethod):
         Args:
             frames: float32 (B, 1, H, W).
             classes: int8 (B, H, W) manual segmentation, -1 unknown.
+            more: (B, H, W) what else the cross entropy needs of the target.
 
         Returns:
             The mean; the discriminator takes no part in its gradient.
@@ -152,7 +150,8 @@ class Adversarial(FrameMethod):
         losses = []
         if weight > 0:
             given = probabilities if self.hparams["double_softmax"] else logits
-            losses.append(weight * self.cross_entropy(given[:, None], classes[:, None]))
+            each = {name: array[:, None] for name, array in more.items()}
+            losses.append(weight * self.loss(given[:, None], classes[:, None], **each))
         if self.discriminator is not None:
             with _still(self.discriminator):
                 judged = self.discriminator(frames, _where_known(probabilities, classes)).float()
@@ -164,7 +163,7 @@ class Adversarial(FrameMethod):
     def configure_optimizers(self) -> list[Optimizer]:
         """One optimiser for each of the two: the estimator's, then the discriminator's if there is one."""
         players = [self.network] if self.discriminator is None else [self.network, self.discriminator]
-        return [optimiser(player.parameters(), self.hparams["optimizer"], self.hparams["lr"]) for player in players]
+        return [self.optimization.start(player) for player in players]
 
     def _move(self, player: int, loss: Tensor, idle: nn.Module | None) -> None:
         if idle is not None and self.trainer.world_size > 1:

@@ -1,16 +1,17 @@
 """What all methods share: how videos are evaluated, tracked and scored."""
 
 import inspect
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
-from torch.optim import Optimizer
+from torch import Tensor, nn
 
 from lightning_cells.data.clips import Chunk, Target
 from lightning_cells.data.ctc import Lineage, clip_lineage
@@ -18,7 +19,8 @@ from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.data.sequence import Sequence
 from lightning_cells.instances.linkers import Linker
 from lightning_cells.methods.loading import SETTINGS
-from lightning_cells.methods.optimisation import schedule
+from lightning_cells.methods.optimisation import Optimization
+from lightning_cells.methods.short_options import complete
 from lightning_cells.metrics.ctc import CTCMatcher, CTCMeasures
 from lightning_cells.metrics.detection import DetectionMeasures
 
@@ -80,12 +82,16 @@ class CellMethod(LightningModule, ABC):
     """Base of the methods: a subclass builds its network and loss, trains, and opens videos.
 
     Attributes:
+        network: what is trained.
+        optimization: how.
         clip_target: turns the labels of a training clip, int32 (T, H, W), into what the loss compares with; called by
             the loader's workers, so it must be picklable. None where the loss takes the labels themselves.
         linker: cells of consecutive frames -> tracks; None for a method that links by means of its own.
         paper: where the method was published, for the record of a run.
     """
 
+    network: nn.Module
+    optimization: Optimization
     clip_target: Target | None = None
     linker: Linker | None = None
     paper: str = ""
@@ -104,19 +110,25 @@ class CellMethod(LightningModule, ABC):
         self._returned = 0  # frames of the video under way that came out
         self._scored: Sequence | None = None  # the video under way, if some of its frames are in the matcher
 
-    def remember(self, **parts: Any) -> None:
+    def remember(self) -> None:
         """Saves the constructor's arguments in `hparams` and so in checkpoints, as plain values only.
 
         To be called in the constructor of a method.
-
-        Args:
-            parts: those arguments that are dataclasses, such as a decoder.
         """
         self.save_hyperparameters(frame=inspect.currentframe().f_back, logger=False)  # type: ignore[union-attr]
-        for name, part in parts.items():
-            self.hparams[name] = _plain(part)
+        self.hparams.update({name: _plain(part) for name, part in self.hparams.items()})
         # `load_from_checkpoint` then makes the dataclasses of them again, as it does for the command line's checkpoints
         self.hparams["_instantiator"] = "lightning.pytorch.cli.instantiate_module"
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
+        """As Lightning's own, also with a checkpoint of an earlier version."""
+        checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
+        checkpoint["hyper_parameters"] = complete(cls, checkpoint.get("hyper_parameters", {}))
+        copy = io.BytesIO()
+        torch.save(checkpoint, copy)
+        copy.seek(0)
+        return super().load_from_checkpoint(copy, *args, **kwargs)
 
     def check(self, data: SequenceDataModule, stage: str) -> None:
         """Refuses data that do not fit the method, before a run is logged; by default none.
@@ -158,11 +170,9 @@ class CellMethod(LightningModule, ABC):
             "data": {} if data is None else {"normalisation": data.normalisation, "scale": data.scale},
         }
 
-    def scheduled(self, optimizer: Optimizer) -> OptimizerLRScheduler:
-        """What `configure_optimizers` returns for a rate that changes with every step, by `schedule` and `warm_up`."""
-        steps = self.trainer.estimated_stepping_batches
-        rates = schedule(optimizer, self.hparams["schedule"], steps, self.hparams["warm_up"])
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The network's optimiser, with a learning rate that changes with every step."""
+        return self.optimization.scheduled(self.network, self.trainer.estimated_stepping_batches)
 
     def validation_step(self, chunk: Chunk, batch_idx: int) -> Tracked:  # type: ignore[override]
         """Tracks a chunk and compares it with the truth."""

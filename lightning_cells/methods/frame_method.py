@@ -7,12 +7,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_cells.data.clips import Clip
 from lightning_cells.errors import InputError
 from lightning_cells.instances.components import Decoder
 from lightning_cells.instances.linkers import Linker
 from lightning_cells.instances.tiling import Tiling
 from lightning_cells.methods.base import CellMethod
 from lightning_cells.methods.colours import class_colours
+from lightning_cells.methods.objectives import Objective, truth
+from lightning_cells.methods.optimisation import Optimization
 from lightning_cells.methods.video import SegmentedVideo, few_at_once
 from lightning_cells.networks.architectures import Architecture
 
@@ -21,13 +24,15 @@ _SMALLEST_TILE = 32  # pixels
 
 
 class FrameMethod(CellMethod):
-    """Frame -> class probabilities -> cells -> tracks. A subclass trains the network.
+    """Frame -> class probabilities -> cells -> tracks.
 
-    Its constructor calls this one and then `remember`, with the three parts.
+    The frames of a clip are a batch like any other: ``data.clip_length`` is 1 unless several of a video are wanted.
+    The constructor of a subclass calls this one and then `remember`.
 
     Args:
         network: which network to build.
-        classes: semantic classes that it tells apart, background included.
+        loss: what it is trained for.
+        optimization: how it is trained.
         decoder: class probabilities -> cells.
         linker: cells of consecutive frames -> tracks.
         tile: side of the overlapping tiles into which larger frames are cut at inference, in pixels; None takes
@@ -38,15 +43,31 @@ class FrameMethod(CellMethod):
     """
 
     def __init__(
-        self, network: Architecture, classes: int, decoder: Decoder, linker: Linker, tile: int | None = None
+        self,
+        network: Architecture,
+        loss: Objective,
+        optimization: Optimization,
+        decoder: Decoder,
+        linker: Linker,
+        tile: int | None = None,
     ) -> None:
         super().__init__()
         if tile is not None and tile < _SMALLEST_TILE:
             raise InputError(f"model.tile={tile}: must be at least {_SMALLEST_TILE} pixels, or null for whole frames")
-        self.network = network.build(classes)
+        self.network = network.build(len(loss.names))
+        self.clip_target = loss.target
+        self.loss = loss.build()
+        self.optimization = optimization
         self.decoder = decoder
         self.linker: Linker = linker
         self.tile = tile
+
+    def training_step(self, clip: Clip, batch_idx: int) -> Tensor | None:
+        """One batch of frames."""
+        logits = self.network(clip.frames.flatten(0, 1)).unflatten(0, clip.frames.shape[:2])
+        loss = self.loss(logits, **truth(clip))
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(clip.frames))
+        return loss
 
     def forward(self, frames: Tensor) -> Tensor:
         """Class probabilities, float32 (T, C, H, W), of float32 (T, 1, H, W) frames.

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from lightning_cells.errors import InputError
+from lightning_cells.methods.short_options import complete_model
 
 SETTINGS = "lightning_cells"
 
@@ -43,7 +44,8 @@ def settings_of(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
         raise InputError(f"{path} was not written by a method of lightning_cells: take another")
     parameters = checkpoint.get("hyper_parameters", {})
     init_args = {key: value for key, value in parameters.items() if not key.startswith("_")}
-    return {"model": {"class_path": settings["method"], "init_args": _plain(init_args)}, "data": settings["data"]}
+    model = complete_model({"class_path": settings["method"], "init_args": _plain(init_args)})
+    return {"model": model, "data": settings["data"]}
 
 
 def misfit(error: RuntimeError) -> str | None:

@@ -1,10 +1,9 @@
-"""Recurrent stacked hourglass network with cosine embeddings (Payer et al., Medical Image Analysis 2019; paper 003)."""
+"""Recurrent stacked hourglass network with cosine embeddings (Payer et al., Medical Image Analysis 2019)."""
 
 from typing import Literal
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from lightning_cells.data.clips import Clip
@@ -16,7 +15,7 @@ from lightning_cells.losses.cosine_embedding import CosineEmbeddingLoss
 from lightning_cells.methods.base import CellMethod
 from lightning_cells.methods.colours import embedding_colours
 from lightning_cells.methods.embedded import EmbeddedVideo
-from lightning_cells.methods.optimisation import Optimiser, Schedule, optimiser
+from lightning_cells.methods.optimisation import Optimization
 from lightning_cells.networks.hourglass import StackedHourglass
 
 
@@ -36,11 +35,7 @@ class RSHN(CellMethod):
         background_weight: factor of the background's share of the loss.
         balance: whether background and cells (``class``, the paper), or all their pixels (``pixel``), have the same
             weight in that share; see `CosineEmbeddingLoss`.
-        optimizer: ``adam`` (paper) or ``rmsprop``.
-        lr: peak learning rate.
-        weight_decay: L2 regularisation of the kernels.
-        schedule: course of the learning rate.
-        warm_up: share of the training in which the learning rate rises.
+        optimization: how the network is trained; the paper's optimiser is ``adam``.
         window: frames that the network sees for each pair of frames at inference (the paper's l).
         tiling: cuts frames into tiles and merges their cells.
         tile_batch: tiles that go through the network together at inference.
@@ -48,6 +43,7 @@ class RSHN(CellMethod):
         linking: thresholds of tracking, in pixels of the original frames.
     """
 
+    network: StackedHourglass
     paper = "Payer et al., MedIA 2019"
 
     def __init__(
@@ -62,11 +58,7 @@ class RSHN(CellMethod):
         neighbour_dilation: int = 5,
         background_weight: float = 1.0,
         balance: Literal["class", "pixel"] = "class",
-        optimizer: Optimiser = "adam",
-        lr: float = 1e-4,
-        weight_decay: float = 1e-5,
-        schedule: Schedule = "constant",
-        warm_up: float = 0.0,
+        optimization: Optimization = Optimization(lr=1e-4, weight_decay=1e-5),  # noqa: B008 - frozen
         window: int = 8,
         tiling: Tiling = Tiling(),  # noqa: B008 - frozen
         tile_batch: int = 1,
@@ -74,7 +66,8 @@ class RSHN(CellMethod):
         linking: LinkOptions = LinkOptions(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
-        self.remember(tiling=tiling, decoder=decoder, linking=linking)
+        self.remember()
+        self.optimization = optimization
         self.network = StackedHourglass(features, levels, embedding, stacks, temporal, recompute)
         layout = torch.channels_last_3d if temporal == "volumetric" else torch.channels_last
         self.network.to(memory_format=layout)  # type: ignore[call-overload]  # a third faster with bfloat16
@@ -114,12 +107,3 @@ class RSHN(CellMethod):
             top, left = (self.tiling.overlap // 2 if span.start else 0 for span in (rows, columns))
             canvas[:, rows.start + top : rows.stop, columns.start + left : columns.stop] = embeddings[:, top:, left:]
         return embedding_colours(canvas)
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimiser, with L2 on kernels alone, and a learning rate that changes with every step."""
-        kernels = [p for p in self.network.parameters() if p.ndim > 1]
-        biases = [p for p in self.network.parameters() if p.ndim == 1]
-        decay = self.hparams["weight_decay"]
-        groups = [{"params": kernels, "weight_decay": decay}, {"params": biases, "weight_decay": 0.0}]
-        chosen = optimiser(groups, self.hparams["optimizer"], self.hparams["lr"])
-        return self.scheduled(chosen)

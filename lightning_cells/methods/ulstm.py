@@ -1,24 +1,22 @@
-"""U-LSTM: a U-Net with convolutional LSTMs in its decoder (Arbelle & Riklin Raviv, ISBI 2019; paper 000)."""
+"""U-LSTM: a U-Net with convolutional LSTMs in its decoder (Arbelle & Riklin Raviv, ISBI 2019)."""
 
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_cells.data.clips import Chunk, Clip
-from lightning_cells.data.targets import ThreeClassTarget, TwoClassTarget
 from lightning_cells.errors import InputError
 from lightning_cells.instances.components import Decoder, SeedDecoder
 from lightning_cells.instances.linkers import Linker, Overlap
-from lightning_cells.losses.cross_entropy import ThreeClassLoss, WeightedTwoClassLoss
 from lightning_cells.methods.base import CellMethod, Tracked
 from lightning_cells.methods.colours import class_colours
 from lightning_cells.methods.lanes import Lanes
-from lightning_cells.methods.optimisation import Optimiser, Schedule, optimiser
+from lightning_cells.methods.objectives import Objective, ThreeClass, truth
+from lightning_cells.methods.optimisation import Optimization
 from lightning_cells.methods.video import SegmentedVideo, few_at_once
 from lightning_cells.networks.ulstm import ULSTM as Network
 
@@ -40,16 +38,9 @@ class ULSTM(CellMethod):
         recompute: save memory in training by running the LSTMs again in the backward pass.
         bn_momentum: batch norm's momentum in torch's sense (TensorFlow's 0.99 is 0.01).
         bn_eval: statistics of batch norm in evaluation: ``running``, or the ``batch``'s as in the authors' code.
-        loss: ``three_class`` cross entropy (background, interior, contour; equation 3), or U-Net's weighted
-            ``two_class`` cross entropy (appendix A).
-        class_weights: of background, interior and contour in the three-class loss.
-        contour: ``inner`` or ``outer`` single-pixel contour.
-        border_weight: w0 of the two-class loss.
-        border_sigma: sigma of the two-class loss in pixels.
-        optimizer: ``rmsprop`` (paper) or ``adam``.
-        lr: peak learning rate.
-        schedule: course of the learning rate.
-        warm_up: share of the training in which the learning rate rises.
+        loss: what the network is trained for: `ThreeClass` cross entropy (equation 3), or U-Net's weighted
+            cross entropy `TwoClass` (appendix A).
+        optimization: how it is trained; the paper's optimiser is ``rmsprop``.
         warm_up_frames: frames played backwards before a video starts, to fill the recurrent state.
         decoder: class probabilities -> cells.
         linker: cells of consecutive frames -> tracks.
@@ -67,28 +58,22 @@ class ULSTM(CellMethod):
         recompute: bool = False,
         bn_momentum: float = 0.01,
         bn_eval: Literal["running", "batch"] = "running",
-        loss: Literal["three_class", "two_class"] = "three_class",
-        class_weights: tuple[float, float, float] = (1.0, 1.0, 1.0),
-        contour: Literal["inner", "outer"] = "inner",
-        border_weight: float = 10.0,
-        border_sigma: float = 5.0,
-        optimizer: Optimiser = "rmsprop",
-        lr: float = 1e-4,
-        schedule: Schedule = "constant",
-        warm_up: float = 0.0,
+        loss: Objective = ThreeClass(),  # noqa: B008 - frozen
+        optimization: Optimization = Optimization("rmsprop", 1e-4),  # noqa: B008 - frozen
         warm_up_frames: int = 4,
         decoder: Decoder = SeedDecoder(),  # noqa: B008 - frozen
         linker: Linker = Overlap(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
-        self.remember(decoder=decoder, linker=linker)
+        self.remember()
+        self.optimization = optimization
         self.decoder = decoder
         self.linker: Linker = linker
         self.network = Network(
             channels=tuple(channels),
             kernel=kernel,
             lstm_kernel=lstm_kernel,
-            classes=3 if loss == "three_class" else 2,
+            classes=len(loss.names),
             norm=norm,
             temporal=temporal,
             bn_momentum=bn_momentum,
@@ -96,26 +81,17 @@ class ULSTM(CellMethod):
             recompute=recompute,
         )
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a tenth faster with bfloat16
-        if loss == "three_class":
-            self.clip_target = ThreeClassTarget(contour)
-            self.three_class = ThreeClassLoss(class_weights)
-        else:
-            self.clip_target = TwoClassTarget(border_weight, border_sigma)
-            self.two_class = WeightedTwoClassLoss()
+        self.clip_target = loss.target
+        self.loss = loss.build()
         self._lanes = Lanes()
 
     def training_step(self, clip: Clip, batch_idx: int) -> Tensor:
         """One clip of every lane."""
         logits, state = self.network(clip.frames, self._lanes.before(clip))
         self._lanes.after(clip, state)
-        loss = self._loss(logits, clip.target)
+        loss = self.loss(logits, **truth(clip))
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(clip.frames))
         return loss
-
-    def _loss(self, logits: Tensor, target: dict[str, Tensor]) -> Tensor:
-        if "weights" in target:
-            return self.two_class(logits, target["classes"], target["weights"])
-        return self.three_class(logits, target["classes"])
 
     def on_train_epoch_end(self) -> None:
         """Forgets the lanes, which start anew with each epoch."""
@@ -174,11 +150,6 @@ class ULSTM(CellMethod):
             inside = logits[0, ..., _PADDING : _PADDING + height, _PADDING : _PADDING + width]
             probabilities.append(inside.float().softmax(1))
         return torch.cat(probabilities), state
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimiser, with a learning rate that changes with every step."""
-        chosen = optimiser(self.network.parameters(), self.hparams["optimizer"], self.hparams["lr"])
-        return self.scheduled(chosen)
 
 
 def _mirror(frames: Tensor) -> Tensor:

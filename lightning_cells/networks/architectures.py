@@ -64,7 +64,7 @@ class GRUUNet(Architecture):
 
 @dataclass(frozen=True, kw_only=True)
 class UNet(Architecture):
-    """The U-Net of paper 004; see `unet.UNet`.
+    """The U-Net of the bright-field submission to MIDL 2019; see `unet.UNet`.
 
     Attributes:
         width: factor of the number of channels, 16 on the first level.
@@ -100,7 +100,7 @@ class Estimator(Architecture):
 
 @dataclass(frozen=True, kw_only=True)
 class Tiramisu(Architecture):
-    """FC-DenseNet103 of paper 004; see `tiramisu.Tiramisu`.
+    """FC-DenseNet103 of the bright-field submission to MIDL 2019; see `tiramisu.Tiramisu`.
 
     Attributes:
         width: factor of the number of channels.
@@ -123,7 +123,7 @@ class Tiramisu(Architecture):
 
 @dataclass(frozen=True, kw_only=True)
 class DeepLab(Architecture):
-    """DeepLabv3+ on Xception-65 of paper 004; see `deeplab.DeepLab`.
+    """DeepLabv3+ on Xception-65 of the bright-field submission to MIDL 2019; see `deeplab.DeepLab`.
 
     Attributes:
         width: factor of the number of channels.

@@ -1,4 +1,4 @@
-"""DeepLabv3+ on Xception-65 (Chen et al., ECCV 2018), as in paper 004."""
+"""DeepLabv3+ on Xception-65 (Chen et al., ECCV 2018), as in the bright-field submission to MIDL 2019."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Estimator and rib-cage discriminator (Arbelle & Riklin Raviv, ISBI 2018; paper 001, section 2.4)."""
+"""Estimator and rib-cage discriminator (Arbelle & Riklin Raviv, ISBI 2018, section 2.4)."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The hundred-layer Tiramisu, FC-DenseNet103 (Jégou et al., CVPR workshops 2017), as in paper 004."""
+"""The hundred-layer Tiramisu, FC-DenseNet103 (Jégou et al., CVPR workshops 2017)."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,9 @@ from lightning_cells.networks.parts import BatchNorm, he_initialise, scaled
 class Tiramisu(nn.Module):
     """Dense blocks on a contracting and an expanding path, for frames of any size.
 
-    At its full size 9,419,011 parameters with the statistics of batch norm, as in table 1 of paper 004. Blocks of the
-    contracting path pass on their input with their new features; from the bottleneck on only the new features go up,
-    and the last block passes on both (Jégou et al., section 3.2).
+    At its full size 9,419,011 parameters with the statistics of batch norm, as in table 1 of the bright-field
+    submission to MIDL 2019. Blocks of the contracting path pass on their input with their new features; from the
+    bottleneck on only the new features go up, and the last block passes on both (Jégou et al., section 3.2).
 
     Args:
         classes: channels of the output.

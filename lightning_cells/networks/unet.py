@@ -1,4 +1,4 @@
-"""A U-Net (Ronneberger et al., MICCAI 2015) of the size of that in paper 004."""
+"""A U-Net (Ronneberger et al., MICCAI 2015) of the size of that in the bright-field submission to MIDL 2019."""
 
 import torch
 from torch import Tensor, nn

@@ -10,6 +10,7 @@ import yaml
 from cli_cases import NO_RUN, QUIET, run_python
 
 from lightning_cells.methods import Adversarial
+from lightning_cells.methods.optimisation import Optimization
 from lightning_cells.networks.architectures import Estimator
 
 NETWORK = {"filters": (6, 6), "kernels": (5, 4)}
@@ -69,7 +70,7 @@ def test_two_processes_play_one_game(
     for kept in (first, second):
         assert [kept[key] for key in ("world", "step", "strategy")] == [2, 7, "DDPStrategy"]
     assert not any(torch.equal(a, b) for (a, _), (b, _) in zip(first["clips"], second["clips"], strict=True))
-    method = Adversarial(Estimator(**NETWORK), **GAME, ce_weight=ce_weight, optimizer="rmsprop", lr=1e-3)
+    method = Adversarial(Estimator(**NETWORK), **GAME, ce_weight=ce_weight, optimization=Optimization("rmsprop", 1e-3))
     method.load_state_dict(first["start"])
     expected = plain_loop(method, first["clips"], second["clips"])
     without_effect = {"network.0.bias", "network.4.bias"}  # batch norm takes the mean away: their gradient is noise

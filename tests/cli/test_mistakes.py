@@ -24,7 +24,7 @@ MISTAKES = {
         "there is no option 'trainer.logger.experiment': did you mean 'trainer.logger.experiment_name'?"
     ),
     "--data.batch_size many": "data.batch_size: Expected int. Got value: many",
-    "--model.lr high": "model.lr: Expected float. Got value: high",
+    "--model.lr high": "model.optimization.lr: Expected float. Got value: high",
     "--model.norm grp": "model.norm: Expected Literal['none', 'group', 'layer']. Got value: grp",
     "--model.decoder.border x": "model.decoder.border: Expected int. Got value: x",
     "--trainer.max_epochs many": "trainer.max_epochs: Expected int. Got value: many",
@@ -56,7 +56,7 @@ VALUES = {
     "--model lightning_cells.methods.CellMethod": "model: no method is chosen: give -c conf/method/NAME/tiny.yaml",
     "--model.decoder.seed_threshold 4": "seed_threshold: 4.0 is no probability",
     "--model.kernel 2": "kernel 2",
-    "--model.lr -1": "model.lr=-1.0: must be positive",
+    "--model.lr -1": "model.optimization.lr=-1.0: must be positive",
     "--trainer.devices x": "trainer: `devices`",
     "--trainer.accelerator gpuu": "trainer: You selected an invalid accelerator name",
     "--trainer.strategy dpp": "trainer: You selected an invalid strategy name",

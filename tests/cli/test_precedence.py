@@ -32,10 +32,10 @@ def test_later_configurations_win_and_options_win_over_all(tmp_path: Path, capfd
         (tmp_path / f"{number}.yaml").write_text(text)
     one, two = (["-c", tmp_path / f"{number}.yaml"] for number in (1, 2))
     config = printed(capfd, "fit", *METHOD, *one, *two)
-    assert (config["data"]["batch_size"], config["model"]["init_args"]["lr"]) == (2, 2e-5)
+    assert (config["data"]["batch_size"], config["model"]["init_args"]["optimization"]["lr"]) == (2, 2e-5)
     config = printed(capfd, "fit", *METHOD, *two, *one, "--data.batch_size", "5", "--model.lr=0.25")
     assert (config["data"]["batch_size"], config["data"]["stride"]) == (5, 1)
-    assert config["model"]["init_args"]["lr"] == 0.25
+    assert config["model"]["init_args"]["optimization"]["lr"] == 0.25
     assert config["model"]["init_args"]["channels"] == [8, 16, 32, 64]  # of the first of all
 
 
@@ -46,7 +46,9 @@ def test_shipped_configurations_are_found_from_anywhere(
     assert printed(capfd, "fit", "-c", "conf/method/ulstm/tiny.yaml") == printed(capfd, "fit", f"--config={METHOD[1]}")
     (tmp_path / "conf/method/ulstm").mkdir(parents=True)
     (tmp_path / "conf/method/ulstm/tiny.yaml").write_text("model:\n  class_path: ULSTM\n  init_args:\n    lr: 0.5\n")
-    assert printed(capfd, "fit", *METHOD)["model"]["init_args"]["lr"] == 0.5, "the user's own file comes first"
+    assert printed(capfd, "fit", *METHOD)["model"]["init_args"]["optimization"]["lr"] == 0.5, (
+        "the user's own file comes first"
+    )
 
 
 def test_printed_configuration_is_taken_again(tmp_path: Path, capfd: Capture) -> None:

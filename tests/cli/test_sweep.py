@@ -154,7 +154,7 @@ def test_training(simulated: Path, tmp_path: Path, home: Path, capfd: Capture) -
         assert len(curve) == 3
         assert list(trial.intermediate_values.values()) == pytest.approx(curve)
         assert trial.value == pytest.approx(max(curve))
-        assert float(run.data.params["model.lr"]) == trial.params["model.lr"]
+        assert float(run.data.params["model.optimization.lr"]) == trial.params["model.lr"]
     best = max(trials, key=lambda trial: trial.value)
     curve = list(best.intermediate_values.values())
     (kept,) = (home / "checkpoints").iterdir()

@@ -65,7 +65,7 @@ def test_resolver_writes_what_fit_and_validate_take(resolver: Resolver, tmp_path
     (tmp_path / "config.yaml").write_text(resolver.text(words))
     again = resolver.resolve(["-c", str(tmp_path / "config.yaml")])
     assert again.data.chunk == 6
-    assert list(again.model.init_args.class_weights) == [0.1, 0.2, 0.3]
+    assert list(again.model.init_args.loss.init_args.class_weights) == [0.1, 0.2, 0.3]
     assert yaml.safe_load(resolver.text(["-c", str(tmp_path / "config.yaml")])) == yaml.safe_load(
         (tmp_path / "config.yaml").read_text()
     )
@@ -100,7 +100,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "choice": (
         {"space": {"model.loss": {"choices": ["three_class", "four_class"]}}},
         [],
-        "model.loss: Expected Literal['three_class', 'two_class']. Got value: four_class",
+        "model.loss: 'four_class' is no class: give its import path",
     ),
     "kind": ({"space": {"model.lstm_kernel": {"float": [2.5, 7.5]}}}, [], "model.lstm_kernel: Expected int"),
     "setting": (

@@ -19,6 +19,7 @@ from lightning_cells.errors import InputError
 from lightning_cells.instances.components import ThresholdDecoder
 from lightning_cells.methods import Adversarial
 from lightning_cells.methods.loading import read_checkpoint
+from lightning_cells.methods.optimisation import Optimization
 from lightning_cells.networks.architectures import Estimator
 
 SMALL = {
@@ -28,7 +29,7 @@ SMALL = {
     "rib_size": 16,
     "discriminator_steps": 2,
     "estimator_steps": 1,
-    "lr": 1e-3,
+    "optimization": Optimization("rmsprop", 1e-3),
 }
 
 
@@ -242,7 +243,7 @@ def fit(game: Adversarial, root: Path, *callbacks: Callback, ckpt_path: Path | N
 def test_steps_go_in_cycles_and_each_counts(simulated, precision):
     """Over the end of an epoch, too, which comes after five batches."""
     record = Record()
-    game = method(discriminator_steps=3, estimator_steps=2, optimizer="adam")
+    game = method(discriminator_steps=3, estimator_steps=2, optimization=Optimization("adam", 1e-3))
     loop = fit(game, simulated, record, max_steps=13, precision=precision)
     names = {"d": {"discriminator"}, "e": {"network"}}
     assert record.moved == [names[turn] for turn in "dddeedddeeddd"]
@@ -327,6 +328,7 @@ def test_frames_of_any_size(size):
         ({"double_softmax": True}, r"model\.double_softmax.*model\.ce_weight"),
         ({"rib_kernels": (3,)}, "as many kernels as filters"),
         ({"rib_size": 3}, "crops of 3 pixels"),
+        ({"optimization": Optimization(schedule="decay")}, r"model\.optimization: the learning rate is constant"),
         ({"network": Estimator(filters=(4, 0))}, "estimator"),
     ],
 )
@@ -336,9 +338,9 @@ def test_values_that_cannot_be(wrong, words):
     assert "\n" not in str(caught.value)
 
 
-def test_a_rate_that_cannot_be(simulated):
-    with pytest.raises(InputError, match=r"model\.lr=0"):
-        fit(method(lr=0.0), simulated, max_steps=1)
+def test_a_rate_that_cannot_be():
+    with pytest.raises(InputError, match=r"model\.optimization\.lr=0"):
+        method(optimization=Optimization(lr=0.0))
 
 
 def test_a_batch_of_one_has_no_halves(simulated):

@@ -25,6 +25,8 @@ from lightning_cells.instances.components import SeedDecoder
 from lightning_cells.instances.nuclei import NucleusDecoder
 from lightning_cells.methods import BrightField
 from lightning_cells.methods.building import load_method
+from lightning_cells.methods.objectives import NucleusCytoplasm, Objective, ThreeClass
+from lightning_cells.methods.optimisation import Optimization
 from lightning_cells.networks.architectures import Architecture, DeepLab, Tiramisu, UNet
 
 UNET = UNet(width=0.5, levels=2, bn_momentum=0.1)
@@ -99,7 +101,7 @@ def batch(seed: int = 0) -> Clip:
 def test_l2_is_keras_term_of_the_loss():
     """Equals three steps of Adam on the cross entropy plus l2 times the sum of squares of all kernels, by autograd."""
     torch.manual_seed(0)
-    method = BrightField(UNet(width=0.25, levels=1), lr=1e-2, l2=0.03, schedule="constant")
+    method = BrightField(UNet(width=0.25, levels=1), optimization=Optimization(lr=1e-2, weight_decay=0.06))
     network = copy.deepcopy(method.network).train()
     batches = [batch(seed) for seed in range(3)]
     trainer(max_epochs=1).fit(method, DataLoader(batches, batch_size=None))
@@ -139,15 +141,15 @@ class Losses(Callback):
         self.all.append(float(outputs["loss"]))
 
 
-@pytest.mark.parametrize("target", ["classes", "three_class"])
+@pytest.mark.parametrize("loss", [NucleusCytoplasm(), ThreeClass()], ids=["classes", "three_class"])
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: type(network).__name__)
-def test_the_loss_falls_on_a_batch_seen_again_and_again(cells, network: Architecture, target):
+def test_the_loss_falls_on_a_batch_seen_again_and_again(cells, network: Architecture, loss: Objective):
     seed_everything(0, verbose=False)
-    method = BrightField(network, target, lr=1e-2, l2=0.0, schedule="constant")
+    method = BrightField(network, loss, Optimization(lr=1e-2))
     video = open_sequence(cells, "01", "zscore")
     frames = torch.from_numpy(video.frames[:2, None, None].astype(np.float32))
     classes = torch.from_numpy(np.array(video.classes[:2, None]))
-    targets = {} if target == "classes" else {"classes": torch.from_numpy(three_class(video.labels[:2, None]))}
+    targets = {} if loss.target is None else {"classes": torch.from_numpy(three_class(video.labels[:2, None]))}
     clip = Clip(frames, None, classes, targets, torch.tensor([True, True]))
     losses = Losses()
     trainer(max_epochs=1, callbacks=[losses]).fit(method, DataLoader([clip] * 30, batch_size=None))
@@ -162,10 +164,10 @@ def by_hand(predictions: list[np.ndarray], truths: list[np.ndarray]) -> list[flo
     return [2 * np.sum((p == c) & (t == c)) / (np.sum(p == c) + np.sum(t == c)) for c in range(3)]
 
 
-@pytest.mark.parametrize("target", ["classes", "three_class"])
-def test_measures_are_those_of_the_size_on_disk(cells, target):
+@pytest.mark.parametrize("loss", [NucleusCytoplasm(), ThreeClass()], ids=["classes", "three_class"])
+def test_measures_are_those_of_the_size_on_disk(cells, loss: Objective):
     torch.manual_seed(0)
-    method = BrightField(UNET, target)
+    method = BrightField(UNET, loss)
     scaled = data(cells, val=["02", "01[1:3]"], scale=0.5, chunk=2)
     (measured,) = trainer().validate(method, datamodule=scaled, verbose=False)
     (tested,) = trainer().test(method, datamodule=scaled, verbose=False)
@@ -178,13 +180,13 @@ def test_measures_are_those_of_the_size_on_disk(cells, target):
             with torch.no_grad():
                 probabilities = F.interpolate(method.eval()(image), (48, 56), mode="bilinear")[0].numpy()
             predictions.append(probabilities.argmax(0))
-            if target == "classes":
+            if loss.target is None:
                 truth = read_mask(cells / f"{video}_GT/SEM/man_sem{frame:03d}.tif")
             else:
                 truth = three_class(read_mask(cells / f"{video}_GT/SEG/man_seg{frame:03d}.tif").astype(np.int32))
             truths.append(truth.astype(int))
             losses.append(-np.log(np.take_along_axis(probabilities, truths[-1][None], 0)).mean())
-    names = ("nucleus", "cytoplasm") if target == "classes" else ("interior", "contour")
+    names = ("nucleus", "cytoplasm") if loss.target is None else ("interior", "contour")
     expected = by_hand(predictions, truths)
     for name, value in zip(("background", *names), expected, strict=True):
         assert measured[f"val/Dice_{name}"] == pytest.approx(value, abs=1e-6)
@@ -198,7 +200,7 @@ def test_measures_are_those_of_the_size_on_disk(cells, target):
 
 def test_still_images_with_classes_alone_and_patches_larger_than_they(stills):
     seed_everything(0, verbose=False)
-    method = BrightField(UNET, lr=1e-2, schedule="constant")
+    method = BrightField(UNET, optimization=Optimization(lr=1e-2, weight_decay=2e-4))
     loop = trainer(max_epochs=1)
     loop.fit(method, datamodule=still(stills, augmentation=Augmentation(crop=64, elastic=3), batches_per_epoch=60))
     measured = {key: float(value) for key, value in loop.callback_metrics.items()}
@@ -214,9 +216,9 @@ def test_instances_without_classes(cells, tmp_path):
     for video in ("01", "02"):
         shutil.rmtree(tmp_path / f"cells/{video}_GT/SEM")
     loop = trainer(max_epochs=1)
-    with pytest.raises(InputError, match=r"data\.train: no semantic classes for 01.*model\.target=three_class"):
+    with pytest.raises(InputError, match=r"data\.train: no semantic classes for 01.*model\.loss=ThreeClass"):
         loop.fit(BrightField(UNET), datamodule=data(tmp_path / "cells"))
-    loop.fit(BrightField(UNET, "three_class"), datamodule=data(tmp_path / "cells"))
+    loop.fit(BrightField(UNET, ThreeClass()), datamodule=data(tmp_path / "cells"))
     assert 0 < float(loop.callback_metrics["val/Dice"]) < 1
 
 
@@ -247,8 +249,8 @@ def test_data_without_any_truth_measure_nothing(cells, tmp_path):
 
 
 def test_options_out_of_range():
-    with pytest.raises(InputError, match=r"model\.l2=-1"):
-        BrightField(UNET, l2=-1)
+    with pytest.raises(InputError, match=r"model\.optimization\.weight_decay=-1"):
+        Optimization(weight_decay=-1)
     with pytest.raises(InputError, match=r"model\.tile=8"):
         BrightField(UNET, tile=8)
 
@@ -273,4 +275,4 @@ def test_default_is_the_papers_best():
     with torch.device("meta"):
         method = BrightField()
     assert sum(p.numel() for p in method.parameters()) == 41_050_223
-    assert (method.hparams["lr"], method.hparams["l2"], method.hparams["schedule"]) == (1e-3, 1e-4, "halving")
+    assert method.optimization == Optimization("adam", 1e-3, "halving", weight_decay=2e-4)

@@ -19,6 +19,8 @@ from lightning_cells.instances.components import ArgmaxDecoder, SeedDecoder
 from lightning_cells.instances.linkers import Overlap
 from lightning_cells.methods import GRUUNet
 from lightning_cells.methods.loading import checkpoint_settings
+from lightning_cells.methods.objectives import Focal
+from lightning_cells.methods.optimisation import Optimization
 from lightning_cells.networks import architectures
 
 SMALL = architectures.GRUUNet(stem=6, hidden=6, widths=(8, 8), down=(1, 1), up=(1,), growth=4, layers=2)
@@ -57,16 +59,16 @@ def test_targets():
     two = GRUUNet(SMALL).clip_target(labels)
     assert two.keys() == {"classes"}  # no weights are computed that the loss does not want
     assert two["classes"][0].tolist() == [[1, 1, 0, 1, 1, 1]] * 2 + [[1, 1, 0, 0, 0, 1], [0, 0, -1, -1, 0, 0]]
-    three = GRUUNet(SMALL, classes=3).clip_target(labels)["classes"]
+    three = GRUUNet(SMALL, Focal(classes=3)).clip_target(labels)["classes"]
     assert three[0].tolist() == [[1, 1, 2, 2, 1, 1]] * 2 + [[2, 2, 2, 2, 2, 2], [0, 0, -1, -1, 0, 0]]
-    outer = GRUUNet(SMALL, classes=3, contour="outer").clip_target(labels)["classes"]
+    outer = GRUUNet(SMALL, Focal(classes=3, contour="outer")).clip_target(labels)["classes"]
     assert outer[0, 0].tolist() == [1, 1, 2, 1, 1, 1]
 
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_the_loss_of_a_clip_is_that_of_its_frames_as_a_batch(simulated, classes):
     torch.manual_seed(0)
-    method = GRUUNet(SMALL, classes=classes, gamma=1.5)
+    method = GRUUNet(SMALL, Focal(classes, gamma=1.5))
     video = open_sequence(simulated, "01", "percentile")
     clip = clip_of(method, video)
     loss = method.training_step(clip, 0)
@@ -90,17 +92,17 @@ class Losses(Callback):
     ("variant", "share"),
     [
         ({}, 0.85),  # the loss of the hard pixels falls slowly
-        ({"classes": 3}, 0.9),
-        ({"normalize": "batch_mean"}, 0.85),
-        ({"normalize": "none"}, 0.5),
-        ({"gamma": 0.0, "class_weights": (0.3, 0.7)}, 0.6),
+        ({"loss": Focal(3)}, 0.9),
+        ({"loss": Focal(normalize="batch_mean")}, 0.85),
+        ({"loss": Focal(normalize="none")}, 0.5),
+        ({"loss": Focal(gamma=0.0, class_weights=(0.3, 0.7))}, 0.6),
         ({"network": UNET}, 0.85),
-        ({"optimizer": "rmsprop"}, 0.9),
+        ({"optimization": Optimization("rmsprop", 1e-2, "one_cycle")}, 0.9),
     ],
 )
 def test_the_loss_falls_on_a_clip_seen_again_and_again(simulated, variant, share):
     seed_everything(0, verbose=False)
-    method = GRUUNet(**{"network": SMALL, "lr": 1e-2, **variant})
+    method = GRUUNet(**{"network": SMALL, "optimization": Optimization("amsgrad", 1e-2, "one_cycle"), **variant})
     clip = clip_of(method, open_sequence(simulated, "01", "percentile"))
     losses = Losses()
     trainer(max_epochs=1, callbacks=[losses]).fit(method, DataLoader([clip] * 25, batch_size=None))
@@ -131,7 +133,9 @@ def test_it_learns_to_find_cells_and_goes_on_from_a_checkpoint(simulated, tmp_pa
 
     def fit(epochs: int, resumed: Path | None = None) -> tuple[GRUUNet, Trainer, SequenceDataModule]:
         seed_everything(1, verbose=False)
-        method = GRUUNet(SMALL, classes=3, lr=1e-2, schedule="constant", decoder=SeedDecoder(), linker=Overlap())
+        method = GRUUNet(
+            SMALL, Focal(classes=3), Optimization("amsgrad", 1e-2), decoder=SeedDecoder(), linker=Overlap()
+        )
         data = SequenceDataModule(
             str(simulated),
             train=["01"],
@@ -185,7 +189,7 @@ def test_a_unet_in_its_place_from_the_command_line(simulated, tmp_path):
 
 
 def test_a_checkpoint_keeps_the_sizes_of_the_network(simulated, tmp_path):
-    method = GRUUNet(SMALL, schedule="constant")
+    method = GRUUNet(SMALL, optimization=Optimization("amsgrad"))
     loop = trainer(max_epochs=1)
     data = SequenceDataModule(str(simulated), train=["01"], clip_length=1, batches_per_epoch=1)
     loop.fit(method, datamodule=data)
@@ -208,6 +212,6 @@ def test_large_frames_may_be_cut_into_tiles():
 
 
 def test_class_weights_of_another_number_are_refused(simulated):
-    method = GRUUNet(SMALL, class_weights=(1.0, 1.0, 1.0))
+    method = GRUUNet(SMALL, Focal(class_weights=(1.0, 1.0, 1.0)))
     with pytest.raises(InputError, match="3 given for a network of 2 classes"):
         method.training_step(clip_of(method, open_sequence(simulated, "01", "percentile")), 0)

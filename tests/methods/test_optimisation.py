@@ -4,15 +4,20 @@ import math
 
 import pytest
 import torch
-from torch.nn import Parameter
+from torch.nn import Parameter, ParameterList
+from torch.optim import Optimizer
 
 from lightning_cells.errors import InputError
-from lightning_cells.methods.optimisation import optimiser, schedule
+from lightning_cells.methods.optimisation import Optimization, schedule
+
+
+def optimiser(parameter: Parameter, *args, **kwargs) -> Optimizer:
+    return Optimization(*args, **kwargs).start(ParameterList([parameter]))
 
 
 def rates(name, steps: int, warm_up: float, run: int | None = None) -> list[float]:
     """The learning rate at each step, of a peak of 2."""
-    chosen = optimiser([Parameter(torch.zeros(1))], "adam", 2.0)
+    chosen = optimiser(Parameter(torch.zeros(1)), "adam", 2.0)
     course = schedule(chosen, name, steps, warm_up)
     found = []
     for _ in range(run or steps):
@@ -61,7 +66,7 @@ def test_without_a_known_end_the_rate_can_only_stay():
 def test_rmsprop_is_that_of_tensorflow():
     """One step by hand: mean square 0.1 g^2, the epsilon of no account."""
     weight = Parameter(torch.tensor([3.0]))
-    chosen = optimiser([weight], "rmsprop", 0.5)
+    chosen = optimiser(weight, "rmsprop", 0.5)
     weight.grad = torch.tensor([4.0])
     chosen.step()
     assert weight.item() == pytest.approx(3 - 0.5 * 4 / math.sqrt(0.1 * 16))
@@ -70,7 +75,7 @@ def test_rmsprop_is_that_of_tensorflow():
 def test_amsgrad_divides_by_the_largest_second_moment():
     """Adam's own formula, with the maximum over the steps so far, where the gradient falls."""
     weight, expected = Parameter(torch.tensor([3.0], dtype=torch.float64)), 3.0
-    chosen = optimiser([weight], "amsgrad", 0.5)
+    chosen = optimiser(weight, "amsgrad", 0.5)
     first = second = largest = 0.0
     for step, gradient in enumerate([8.0, 0.1, 0.1, 0.1], start=1):
         weight.grad = torch.tensor([gradient], dtype=torch.float64)
@@ -85,20 +90,28 @@ def test_amsgrad_divides_by_the_largest_second_moment():
 
 @pytest.mark.parametrize("name", ["adam", "amsgrad", "rmsprop"])
 def test_weight_decay_is_a_term_of_the_loss(name):
-    plain, decayed = Parameter(torch.tensor([3.0])), Parameter(torch.tensor([3.0]))
-    one, other = optimiser([plain], name, 0.1), optimiser([decayed], name, 0.1, weight_decay=0.2)
+    plain, decayed = Parameter(torch.tensor([[3.0]])), Parameter(torch.tensor([[3.0]]))
+    one, other = optimiser(plain, name, 0.1), optimiser(decayed, name, 0.1, weight_decay=0.2)
     for _ in range(3):
-        plain.grad = torch.tensor([1.0]) + 0.2 * plain.detach()
-        decayed.grad = torch.tensor([1.0])
+        plain.grad = torch.tensor([[1.0]]) + 0.2 * plain.detach()
+        decayed.grad = torch.tensor([[1.0]])
         one.step()
         other.step()
     torch.testing.assert_close(plain, decayed)
 
 
+def test_biases_do_not_decay():
+    bias = Parameter(torch.tensor([3.0]))
+    chosen = optimiser(bias, "adam", 0.1, weight_decay=0.2)
+    bias.grad = torch.tensor([0.0])
+    chosen.step()
+    assert bias.item() == 3.0
+
+
 @pytest.mark.parametrize("lr", [0.0, -1.0])
 def test_a_learning_rate_is_positive(lr):
-    with pytest.raises(InputError, match=r"model\.lr"):
-        optimiser([Parameter(torch.zeros(1))], "adam", lr)
+    with pytest.raises(InputError, match=r"model\.optimization\.lr"):
+        Optimization(lr=lr)
 
 
 def test_halving_is_every_sixth():

@@ -26,6 +26,8 @@ from lightning_cells.instances.components import ArgmaxDecoder, ThresholdDecoder
 from lightning_cells.instances.linkers import Overlap
 from lightning_cells.methods import ULSTM, Tracked
 from lightning_cells.methods.loading import checkpoint_settings, read_checkpoint
+from lightning_cells.methods.objectives import ThreeClass, TwoClass
+from lightning_cells.methods.optimisation import Optimization
 from lightning_cells.metrics.evaluate import evaluate
 
 TINY = {"channels": (4, 8), "lstm_kernel": 3, "norm": "group", "bn_momentum": 0.1, "warm_up_frames": 2}
@@ -57,8 +59,8 @@ def checkpoint(simulated, tmp_path_factory) -> Path:
         warnings.simplefilter("ignore")
         patch.setenv("LIGHTNING_CELLS_HOME", str(folder))
         seed_everything(1, verbose=False)
-        weights = {"class_weights": (0.15, 0.25, 0.6), "optimizer": "adam", "lr": 1e-2}
-        method = ULSTM(**TINY, **weights, schedule="one_cycle", warm_up=0.1, decoder=ThresholdDecoder(min_size=12))
+        parts = {"loss": ThreeClass((0.15, 0.25, 0.6)), "optimization": Optimization("adam", 1e-2, "one_cycle", 0.1)}
+        method = ULSTM(**TINY, **parts, decoder=ThresholdDecoder(min_size=12))
         options = {"clip_length": 3, "batches_per_epoch": 80, "augmentation": Augmentation(crop=48)}
         loop = trainer(max_epochs=1)
         loop.fit(method, datamodule=SequenceDataModule(str(simulated), train=["01"], **options))
@@ -143,15 +145,15 @@ class Losses(Callback):
     "variant",
     [
         {},
-        {"loss": "two_class"},
+        {"loss": TwoClass()},
         {"temporal": "single-frame"},
         {"bn_eval": "batch"},
-        {"optimizer": "rmsprop", "lr": 3e-3},
+        {"optimization": Optimization("rmsprop", 3e-3)},
     ],
 )
 def test_the_loss_falls_on_a_clip_seen_again_and_again(simulated, variant):
     seed_everything(0, verbose=False)
-    method = ULSTM(**{**TINY, "optimizer": "adam", "lr": 1e-2, **variant})
+    method = ULSTM(**{**TINY, "optimization": Optimization("adam", 1e-2), **variant})
     video = open_sequence(simulated, "01", "zscore")
     target = {key: torch.from_numpy(value[None]) for key, value in method.clip_target(video.labels[:3]).items()}
     frames = torch.from_numpy(video.frames[None, :3, None].astype(np.float32))
@@ -310,7 +312,7 @@ def test_a_checkpoint_remembers_its_method_and_preprocessing(checkpoint, simulat
     assert remembered["decoder"]["init_args"]["min_size"] == 12
     loaded = ULSTM.load_from_checkpoint(checkpoint)
     assert loaded.decoder == ThresholdDecoder(min_size=12)
-    assert loaded.hparams["lr"] == 1e-2
+    assert loaded.optimization == Optimization("adam", 1e-2, "one_cycle", 0.1)
     assert loaded.linker == Overlap()
     other = ULSTM.load_from_checkpoint(checkpoint, linker=Overlap(min_overlap=0.7), decoder=ArgmaxDecoder())
     assert (other.linker, other.decoder) == (Overlap(min_overlap=0.7), ArgmaxDecoder())
@@ -333,7 +335,7 @@ def test_a_checkpoint_of_the_command_line_is_as_plain(simulated, tmp_path):
         torch.load(path, weights_only=True)
         settings = checkpoint_settings(path)
         assert settings["model"]["class_path"] == "lightning_cells.methods.ulstm.ULSTM"
-        assert settings["model"]["init_args"]["lr"] == 0.002
+        assert settings["model"]["init_args"]["optimization"]["lr"] == 0.002
         assert settings["model"]["init_args"]["decoder"]["init_args"]["edge_threshold"] == 0.4
         assert settings["data"]["scale"] == 0.5
         loaded = ULSTM.load_from_checkpoint(path)
@@ -390,7 +392,7 @@ def test_other_files_are_no_checkpoints_of_ours(tmp_path):
 
 
 def test_a_training_without_end_needs_a_constant_rate(simulated):
-    method = ULSTM(**TINY, schedule="decay")
+    method = ULSTM(**TINY, optimization=Optimization(schedule="decay"))
     data = SequenceDataModule(str(simulated), clip_length=2, batches_per_epoch=1)
     with pytest.raises(InputError, match=r"trainer\.max_epochs"):
         trainer(max_epochs=-1).fit(method, datamodule=data)

@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from lightning_cells.errors import InputError, first_line
 from lightning_cells.loggers.store import runs_named
+from lightning_cells.methods.short_options import complete_model
 
 
 def read_files(client: MlflowClient, run: Run, path: str) -> dict[str, bytes]:
@@ -84,12 +85,17 @@ def select(client: MlflowClient, names: Sequence[str]) -> list[Selected]:
 
 
 def read_config(client: MlflowClient, run: Run) -> dict[str, Any] | None:
-    """Returns the resolved configuration that a run was made with, or None if it kept none that can be read."""
+    """Returns the resolved configuration that a run was made with, or None if it kept none that can be read.
+
+    Options that were renamed since have the names of today.
+    """
     try:
         config = yaml.safe_load(read_file(client, run, CONFIG) or b"")
     except (ValueError, yaml.YAMLError):
         return None
-    return config if isinstance(config, dict) else None
+    if not isinstance(config, dict):
+        return None
+    return {**config, "model": complete_model(config["model"])} if "model" in config else config
 
 
 def _find(client: MlflowClient, name: str) -> Run:

@@ -63,10 +63,10 @@ def test_two_tested_trainings_are_compared() -> None:
     a_test(client, "t1", good, [0.9, 0.8, 0.85], grey=40, lr=0.003)
     a_test(client, "t2", bad, [0.6, 0.5, 0.0], grey=120, lr=0.1)
     found = page("good", "bad")
-    assert found.row("model.lr") == ["0.003", "0.1"]
+    assert found.row("model.optimization.lr") == ["0.003", "0.1"]
     options = [row[0] for row in found.rows if row]
     assert "trainer.max_epochs" not in options, "the same in both"
-    assert options.count("model.lr") == 1, "the tests have it from the checkpoints"
+    assert options.count("model.optimization.lr") == 1, "the tests have it from the checkpoints"
     assert found.row("SEG")[0].startswith("0.850 [0.8")
     assert found.row("DET") == ["0.970", "0.970"]
     assert "good beats bad" in found.words
@@ -122,7 +122,7 @@ def test_nobody_writes_html_or_formulas_into_the_page() -> None:
 def test_more_runs_than_colours(count: int) -> None:
     client = store()
     names = [training(client, f"run {number}", lr=number) for number in range(count)]
-    assert page(*names).row("model.lr") == [str(number) for number in range(count)]
+    assert page(*names).row("model.optimization.lr") == [str(number) for number in range(count)]
 
 
 def test_a_page_shows_a_few_frames_from_first_to_last() -> None:
