@@ -5,28 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lightning_cells.callbacks.findings import CELLS, CellRow, Findings, VideoFindings
+from lightning_cells.metrics.measures import MEASURES, OPERATIONS
 from lightning_cells.visualization.montage import KINDS, Strip
 from lightning_cells.visualization.page import data_uri, png, render, webp
 
-MEASURES = {
-    "SEG": "mean Jaccard index of the true cells",
-    "DET": "detection, by the cost of NS, FN and FP",
-    "TRA": "tracking, by the cost of all operations",
-    "LNK": "linking, by the cost of ED, EA and EC",
-    "OP_CSB": "(SEG + DET) / 2",
-    "OP_CTB": "(SEG + TRA) / 2",
-    "P": "precision of the cells, Jaccard index above 0.5",
-    "R": "recall of the cells",
-    "F": "their harmonic mean",
-}
-OPERATIONS = {
-    "NS": "merged cells to split",
-    "FN": "missed cells to add",
-    "FP": "spurious cells to delete",
-    "ED": "links to delete",
-    "EA": "links to add",
-    "EC": "links to correct: division or not",
-}
 _SHOWN_CELLS = 100
 _CELL_COLUMNS = ("video", "frame", "true cell", "cell", "pixels", "IoU", "kind")
 

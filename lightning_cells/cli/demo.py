@@ -12,8 +12,6 @@ import os
 import time
 from pathlib import Path
 
-_MEASURES = ("SEG", "DET", "TRA")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
@@ -32,6 +30,7 @@ def run(args: argparse.Namespace) -> None:
     from lightning_cells.experiments.baselines import SPLITS, classical_results
     from lightning_cells.loggers.mlflow import RunLogger
     from lightning_cells.metrics.evaluate import evaluate
+    from lightning_cells.metrics.measures import FIRST
     from lightning_cells.paths import output_dir
     from lightning_cells.result import Result
     from lightning_cells.visualization.drawing import save_png
@@ -62,15 +61,15 @@ def run(args: argparse.Namespace) -> None:
     picture = home / "tracked.png"
     save_png(picture, Result.read(results / "ulstm" / "10_RES", videos / "10").picture())
 
-    for measure in _MEASURES:
+    for measure in FIRST:
         logger.experiment.log_metric(run_id, f"test/{measure}", rows["U-LSTM, tiny"].as_dict()[measure])
     logger.experiment.log_artifact(run_id, str(picture))
 
     print(f"\nHeld-out video 10, {time.monotonic() - started:.0f} s in all\n")
-    print(f"{'':<18}" + "".join(f"{measure:>8}" for measure in _MEASURES))
+    print(f"{'':<18}" + "".join(f"{measure:>8}" for measure in FIRST))
     for name, counts in rows.items():
         measures = counts.as_dict()
-        print(f"{name:<18}" + "".join(f"{measures[measure]:8.3f}" for measure in _MEASURES))
+        print(f"{name:<18}" + "".join(f"{measures[measure]:8.3f}" for measure in FIRST))
     print(f"\nRun        {run_id}")
     print(f"Checkpoint {_short(best)}")
     print(f"Picture    {_short(picture)}")

@@ -27,9 +27,10 @@ from lightning_cells.loggers.served_model import SIGNATURE
 from lightning_cells.loggers.store import open_store, runs_named, tracking_uri
 from lightning_cells.methods.building import load_method
 from lightning_cells.methods.loading import read_checkpoint
+from lightning_cells.metrics.measures import FIRST
 
 _NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,99}")
-_SHOWN = ("SEG", "DET", "TRA", "OP_CTB")
+_SHOWN = (*FIRST, "OP_CTB")
 
 
 class Registered(NamedTuple):

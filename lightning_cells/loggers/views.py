@@ -17,6 +17,7 @@ from mlflow.entities import Experiment
 
 from lightning_cells.loggers.mlflow import EXPERIMENT
 from lightning_cells.loggers.store import open_experiment
+from lightning_cells.metrics.measures import FIRST
 
 NAME = "Cells"
 """The view in the menu."""
@@ -25,12 +26,12 @@ _TAG = f"mlflow.sharedViewState.{_KEY}"
 _MODES = {"list": "TABLE", "charts": "CHART"}
 
 _COLUMNS = (
-    *((f"metrics.`test/{name}`") for name in ("SEG", "DET", "TRA")),
-    *((f"metrics.`val/{name}`") for name in ("SEG", "DET", "TRA")),
+    *((f"metrics.`test/{name}`") for name in FIRST),
+    *((f"metrics.`val/{name}`") for name in FIRST),
     *((f"tags.`{name}`") for name in ("method", "preset", "data.root", "stage", "seed")),
 )
-_CURVES = ("val/SEG", "val/DET", "val/TRA", "train/loss_epoch")
-_BARS = ("test/SEG", "test/DET", "test/TRA")
+_CURVES = (*(f"val/{name}" for name in FIRST), "train/loss_epoch")
+_BARS = tuple(f"test/{name}" for name in FIRST)
 _PICTURES = ("test/montage", "test/worst")  # a grid shows one step of all runs, and tests are logged at step 0
 _GRID = {"step": 0, "showRunParams": False}
 _WIDE = {"columns": 1, "cardHeight": 440}  # room for the pictures of several runs beside each other

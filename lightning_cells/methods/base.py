@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torchmetrics import MetricCollection
 
 from lightning_cells.data.clips import Chunk, Target
 from lightning_cells.data.ctc import Lineage, clip_lineage
@@ -21,8 +22,8 @@ from lightning_cells.instances.linkers import Linker
 from lightning_cells.methods.loading import SETTINGS
 from lightning_cells.methods.optimisation import Optimization
 from lightning_cells.methods.short_options import complete
-from lightning_cells.metrics.ctc import CTCMatcher, CTCMeasures
-from lightning_cells.metrics.detection import DetectionMeasures
+from lightning_cells.metrics.ctc import CTCMatcher
+from lightning_cells.metrics.measures import video_measures
 
 
 class Tracked(NamedTuple):
@@ -103,8 +104,7 @@ class CellMethod(LightningModule, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self.val_measures, self.val_detections = CTCMeasures(), DetectionMeasures()
-        self.test_measures, self.test_detections = CTCMeasures(), DetectionMeasures()
+        self.val_measures, self.test_measures = video_measures(), video_measures()
         self._video: Video | None = None
         self._matcher = CTCMatcher()
         self._returned = 0  # frames of the video under way that came out
@@ -176,11 +176,11 @@ class CellMethod(LightningModule, ABC):
 
     def validation_step(self, chunk: Chunk, batch_idx: int) -> Tracked:  # type: ignore[override]
         """Tracks a chunk and compares it with the truth."""
-        return self._score(chunk, self.val_measures, self.val_detections)
+        return self._score(chunk, self.val_measures)
 
     def test_step(self, chunk: Chunk, batch_idx: int) -> Tracked:  # type: ignore[override]
         """Tracks a chunk and compares it with the truth."""
-        return self._score(chunk, self.test_measures, self.test_detections)
+        return self._score(chunk, self.test_measures)
 
     def predict_step(self, chunk: Chunk, batch_idx: int) -> Tracked:
         """Tracks a chunk."""
@@ -195,14 +195,14 @@ class CellMethod(LightningModule, ABC):
         return Tracked(start, labels, self._video.lineage)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the challenge's measures, and P, R and F, pooled over all validation videos and processes."""
-        self._log_measures("val", self.val_measures, self.val_detections)
+        """Logs all measures, pooled over all validation videos and processes."""
+        self._log_measures("val", self.val_measures)
 
     def on_test_epoch_end(self) -> None:
-        """Logs the challenge's measures, and P, R and F, pooled over all test videos and processes."""
-        self._log_measures("test", self.test_measures, self.test_detections)
+        """Logs all measures, pooled over all test videos and processes."""
+        self._log_measures("test", self.test_measures)
 
-    def _score(self, chunk: Chunk, measures: CTCMeasures, detections: DetectionMeasures) -> Tracked:
+    def _score(self, chunk: Chunk, measures: MetricCollection) -> Tracked:
         if chunk.first:
             self._matcher = CTCMatcher()
         tracked = self.predict_step(chunk, 0)
@@ -210,26 +210,25 @@ class CellMethod(LightningModule, ABC):
             self._matcher.update(chunk.sequence.numbers[index], labels, *chunk.sequence.truth(index))
             self._scored = chunk.sequence
         if chunk.last:
-            self._close(measures, detections)
+            self._close(measures)
         return tracked
 
-    def _close(self, measures: CTCMeasures, detections: DetectionMeasures) -> None:
+    def _close(self, measures: MetricCollection) -> None:
         """Adds the video under way to the measures, as far as it was seen."""
         if self._scored is None or self._video is None:
             return
         numbers = self._scored.numbers
         truth = clip_lineage(self._scored.lineage, numbers[0], numbers[self._returned - 1] + 1)
-        measures.update(self._matcher.compute(self._video.lineage, truth))
-        detections.update(self._matcher.detections)
+        counts = self._matcher.compute(self._video.lineage, truth)
+        measures.update(counts=counts, detections=self._matcher.detections, result=self._video.lineage, truth=truth)
         self._scored = None
 
-    def _log_measures(self, stage: str, measures: CTCMeasures, detections: DetectionMeasures) -> None:
-        self._close(measures, detections)  # limit_val_batches may have cut it short
+    def _log_measures(self, stage: str, measures: MetricCollection) -> None:
+        self._close(measures)  # limit_val_batches may have cut it short
         if not self.trainer.sanity_checking:
-            for name, value in (measures.compute() | detections.compute()).items():
+            for name, value in measures.compute().items():
                 self.log(f"{stage}/{name}", value, prog_bar=name == "SEG", sync_dist=True)
         measures.reset()
-        detections.reset()
 
 
 def _plain(part: Any) -> Any:

@@ -66,11 +66,11 @@ class DetectionMeasures(Metric):
         for name in ("tp", "fp", "fn"):
             self.add_state(name, default=torch.tensor(0, dtype=torch.long), dist_reduce_fx="sum")
 
-    def update(self, counts: DetectionCounts) -> None:
+    def update(self, detections: DetectionCounts) -> None:
         """Adds the counts of one video or frame."""
-        self.tp += counts.tp
-        self.fp += counts.fp
-        self.fn += counts.fn
+        self.tp += detections.tp
+        self.fp += detections.fp
+        self.fn += detections.fn
 
     def compute(self) -> dict[str, Tensor]:
         """Returns precision ``P``, recall ``R`` and their harmonic mean ``F``, float32 scalars from 0 to 1.

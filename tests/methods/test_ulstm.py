@@ -298,8 +298,8 @@ def test_an_empty_chunk_gives_nothing(simulated):
     empty = ChunkDataset([open_sequence(simulated, "01", "zscore")])[ChunkRequest(0, 0, 0)]
     for step in (method.validation_step, method.test_step, method.predict_step):
         assert step(empty, 0) == Tracked(0, [], {})
-    assert method.val_measures.counts() == method.test_measures.counts()
-    assert method.val_measures.counts().vertices == 0
+    assert method.val_measures["CTCMeasures"].counts() == method.test_measures["CTCMeasures"].counts()
+    assert method.val_measures["CTCMeasures"].counts().vertices == 0
 
 
 def test_a_checkpoint_remembers_its_method_and_preprocessing(checkpoint, simulated):

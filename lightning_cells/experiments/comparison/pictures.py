@@ -19,12 +19,13 @@ from PIL import Image
 from lightning_cells.callbacks.findings import FRAMES
 from lightning_cells.experiments.comparison.runs import read_files
 from lightning_cells.experiments.comparison.statistics import Cells, Measure
+from lightning_cells.metrics.measures import FIRST
 from lightning_cells.visualization.montage import GAP, PANELS
 from lightning_cells.visualization.page import data_uri, webp
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 """Of the runs, after Okabe and Ito; with more runs they come again."""
-_SHOWN = ("val/SEG", "val/DET", "val/TRA", "val/LNK", "val/F")
+_SHOWN = tuple(f"val/{name}" for name in (*FIRST, "LNK", "F"))
 _MOST_POINTS = 1000  # of a curve
 _COLUMNS = 3
 _STYLE: dict[Any, Any] = {

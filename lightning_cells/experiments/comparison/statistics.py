@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lightning_cells.callbacks.findings import CELLS, CellRow
 from lightning_cells.experiments.comparison.runs import read_file
 from lightning_cells.metrics.bootstrap import Interval, difference, interval
+from lightning_cells.metrics.measures import MEASURES
 
 _BELONG = 0.5  # Jaccard index above which a true and a predicted cell are one and the same
 
@@ -76,7 +77,6 @@ def _cells(rows: Iterable[list]) -> Cells:
     return Cells(truth, iou, (iou > _BELONG).astype(np.float64), (best > _BELONG).astype(np.float64))
 
 
-MEASURES = ("SEG", "DET", "TRA", "LNK", "OP_CSB", "OP_CTB", "P", "R", "F")
 _OVER_CELLS = {"SEG": "iou", "R": "found", "P": "right"}
 _COMPARED = ("SEG", "R")  # means over the true cells, which two tests can share
 _TOLERANCE = 5e-4  # between a logged measure, in single precision, and the mean of the table

@@ -182,7 +182,7 @@ class _EachVideo(Callback):
         assert isinstance(pl_module, CellMethod)
         number = len(trainer.datamodule.sequences["val"])  # type: ignore[attr-defined]
         if batch.last and self._videos < number - 1:
-            measures = pl_module.val_measures.compute() | pl_module.val_detections.compute()
+            measures = pl_module.val_measures.compute()
             self._videos += 1
             if self._report({f"val/{name}": float(value) for name, value in measures.items()}, self._videos - 1):
                 raise Stopped

@@ -1,0 +1,43 @@
+"""The measures that are logged, shown and compared: each is named here, once."""
+
+from collections.abc import Mapping
+
+from torchmetrics import Metric, MetricCollection
+
+from lightning_cells.metrics.ctc import CTCMeasures
+from lightning_cells.metrics.detection import DetectionMeasures
+
+MEASURES: Mapping[str, str] = {
+    "SEG": "mean Jaccard index of the true cells",
+    "DET": "detection, by the cost of NS, FN and FP",
+    "TRA": "tracking, by the cost of all operations",
+    "LNK": "linking, by the cost of ED, EA and EC",
+    "OP_CSB": "(SEG + DET) / 2",
+    "OP_CTB": "(SEG + TRA) / 2",
+    "P": "precision of the cells, Jaccard index above 0.5",
+    "R": "recall of the cells",
+    "F": "their harmonic mean",
+}
+"""What each measure of a video is, in the order in which they are shown; all are from 0 to 1, more is better."""
+OPERATIONS: Mapping[str, str] = {
+    "NS": "merged cells to split",
+    "FN": "missed cells to add",
+    "FP": "spurious cells to delete",
+    "ED": "links to delete",
+    "EA": "links to add",
+    "EC": "links to correct: division or not",
+}
+"""What must be done to make the truth of a result: counts behind DET, TRA and LNK."""
+FIRST = ("SEG", "DET", "TRA")
+"""The measures that are shown where there is room for a few."""
+_METRICS: tuple[type[Metric], ...] = (CTCMeasures, DetectionMeasures)
+
+
+def video_measures() -> MetricCollection:
+    """Returns all measures of videos, pooled over videos and processes.
+
+    ``update`` is called once for each video, with ``counts`` (`CTCCounts`), ``detections`` (`DetectionCounts`) and the
+    lineages ``result`` and ``truth``; each metric takes those that its own ``update`` names. ``compute`` returns all
+    values by name.
+    """
+    return MetricCollection([metric() for metric in _METRICS], compute_groups=False)
