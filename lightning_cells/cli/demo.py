@@ -10,7 +10,9 @@ report of the test is one HTML file.
 import argparse
 import os
 import time
+from functools import partial
 from pathlib import Path
+from typing import get_args
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +29,8 @@ def run(args: argparse.Namespace) -> None:
     from lightning_cells.callbacks.test_report import report_path
     from lightning_cells.cli.training import TrainingCLI
     from lightning_cells.data.simulate import simulate
-    from lightning_cells.experiments.baselines import SPLITS, classical_results
+    from lightning_cells.experiments.baselines import measure
+    from lightning_cells.instances.classical import Split, otsu
     from lightning_cells.loggers.mlflow import RunLogger
     from lightning_cells.metrics.evaluate import evaluate
     from lightning_cells.metrics.measures import FIRST
@@ -51,29 +54,27 @@ def run(args: argparse.Namespace) -> None:
     run_id, best = logger.run_id, checkpoints.best
     results = home / "results"
     TrainingCLI(["predict", *shared, "--ckpt_path", str(best), "--results.folder", str(results / "ulstm")])
-    tested = TrainingCLI(["test", *shared, "--ckpt_path", str(best)]).trainer.logger
-    assert isinstance(tested, RunLogger)
+    tested = TrainingCLI(["test", *shared, "--ckpt_path", str(best)])
+    assert isinstance(tested.trainer.logger, RunLogger)
 
-    truth = videos / "10_GT"
-    rows = {"U-LSTM, tiny": evaluate(results / "ulstm" / "10_RES", truth)}
-    for split in SPLITS:
-        rows[f"Otsu, {split}"] = evaluate(classical_results(videos, "10", results / split, split), truth)
+    rows = {"U-LSTM, tiny": evaluate(results / "ulstm" / "10_RES", videos / "10_GT").values()}
+    for split in get_args(Split):
+        rows[f"Otsu, {split}"] = measure(partial(otsu, split=split), tested.datamodule.sequences["test"])
     picture = home / "tracked.png"
     save_png(picture, Result.read(results / "ulstm" / "10_RES", videos / "10").picture())
 
-    for measure in FIRST:
-        logger.experiment.log_metric(run_id, f"test/{measure}", rows["U-LSTM, tiny"].as_dict()[measure])
+    for name in FIRST:
+        logger.experiment.log_metric(run_id, f"test/{name}", rows["U-LSTM, tiny"][name])
     logger.experiment.log_artifact(run_id, str(picture))
 
     print(f"\nHeld-out video 10, {time.monotonic() - started:.0f} s in all\n")
-    print(f"{'':<18}" + "".join(f"{measure:>8}" for measure in FIRST))
-    for name, counts in rows.items():
-        measures = counts.as_dict()
-        print(f"{name:<18}" + "".join(f"{measures[measure]:8.3f}" for measure in FIRST))
+    print(f"{'':<18}" + "".join(f"{name:>8}" for name in FIRST))
+    for row, measures in rows.items():
+        print(f"{row:<18}" + "".join(f"{measures[name]:8.3f}" for name in FIRST))
     print(f"\nRun        {run_id}")
     print(f"Checkpoint {_short(best)}")
     print(f"Picture    {_short(picture)}")
-    print(f"Report     {_short(report_path(str(tested.run_id)))}")
+    print(f"Report     {_short(report_path(str(tested.trainer.logger.run_id)))}")
     print("Dashboard  make dashboard   (or: lightning-cells dashboard), then open the address it prints")
 
 

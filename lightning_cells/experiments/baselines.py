@@ -1,23 +1,22 @@
 """Classical pipelines, to be shown beside what networks reach: as they are, or tuned on the training videos."""
 
 import math
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
-from lightning_cells.data.ctc import ResultWriter, find_sequence, read_frame
+from lightning_cells.data.image_files import read_frame
 from lightning_cells.data.sequence import Sequence
 from lightning_cells.data.tracks import clip_lineage
 from lightning_cells.errors import InputError
-from lightning_cells.instances.classical import Split, ThresholdWatershed, otsu
+from lightning_cells.instances.classical import ThresholdWatershed
 from lightning_cells.instances.linking import OverlapLinker
 from lightning_cells.metrics.counts import CTCCounts
 from lightning_cells.metrics.ctc import CTCMatcher
 
-SPLITS: tuple[Split, ...] = get_args(Split)
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "dark": (False, True),
     "level": (0.4, 0.6, 0.8, 1.0, 1.2, 1.4),
@@ -27,37 +26,6 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 }
 _ROUNDS = 2  # of one parameter after another
 _MOST_FRAMES = 12  # evenly spaced annotated frames that are looked at
-
-
-def classical_results(
-    root: Path,
-    name: str,
-    out: Path,
-    split: Split,
-    frames: tuple[int, int] | None = None,
-) -> Path:
-    """Segments a video by Otsu's threshold on the log image, links by overlap, and writes a result folder.
-
-    Args:
-        root: data set folder.
-        name: video.
-        out: folder in which ``NN_RES`` is written.
-        split: how touching cells are parted.
-        frames: only frames ``start <= number < stop``.
-
-    Returns:
-        The result folder.
-    """
-    files = find_sequence(root, name)
-    numbers = [number for number in files.frames if frames is None or frames[0] <= number < frames[1]]
-    linker = OverlapLinker(first_frame=numbers[0])
-    target = out / f"{name}_RES"
-    with ResultWriter(target, digits=files.digits) as writer:
-        for number in numbers:
-            (tracks,) = linker.push(otsu(read_frame(files.frames[number]), split))
-            writer.write(number, tracks)
-        writer.finish(linker.lineage)
-    return target
 
 
 def tune(sequences: Seq[Sequence]) -> ThresholdWatershed:
@@ -88,8 +56,13 @@ def tune(sequences: Seq[Sequence]) -> ThresholdWatershed:
     return best
 
 
-def measure(pipeline: ThresholdWatershed, sequences: Seq[Sequence]) -> dict[str, float]:
-    """Segments videos, links by overlap, and returns the challenge's measures, pooled; those that can be computed."""
+def measure(pipeline: Callable[[np.ndarray], np.ndarray], sequences: Seq[Sequence]) -> dict[str, float]:
+    """Segments videos, links by overlap, and returns the challenge's measures, pooled; those that can be computed.
+
+    Args:
+        pipeline: a frame, (H, W) of any number type -> int32 labels.
+        sequences: the videos.
+    """
     counts = CTCCounts()
     for sequence in sequences:
         matcher, linker = CTCMatcher(), OverlapLinker(first_frame=sequence.numbers[0])

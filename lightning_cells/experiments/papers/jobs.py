@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from lightning_cells.data.simulate import simulate
 from lightning_cells.errors import InputError
-from lightning_cells.experiments.papers.table import Data, Scale, ScaleName, Table, Test
+from lightning_cells.experiments.papers.table import ScaleName, Table, Test
 from lightning_cells.experiments.runner import Job, digest
 from lightning_cells.experiments.tuning.study_file import words
-from lightning_cells.paths import data_dir, find_data, output_dir
+from lightning_cells.paths import data_dir
 
 IDENTITY, CODE = "reproduce.identity", "reproduce.code"
 """Tags of a job's run: what makes its result, and by which code."""
@@ -96,7 +96,7 @@ def _job(
     row, setting = table.rows[name], table.scale(scale)
     data, (fold, folds, seed) = setting.data[column], which
     special = {**row.part(scale).set, **row.part(scale).by_data.get(column, {})}
-    shared = {"data.root": _root(data), **({**_ALL, "data.folds": folds} if folds else {})}
+    shared = {"data.root": data.path, **({**_ALL, "data.folds": folds} if folds else {})}
     common = {**shared, **setting.set, **data.set, **row.set, **special, **overrides}
     configs = (*setting.configs, *row.part(scale).configs, *data.configs)
     files = [word for config in configs for word in ("-c", config)]
@@ -104,7 +104,7 @@ def _job(
     tests = {}
     measured: dict[str, Test | None] = {**data.tests} or {column: None}
     for test_name, test in measured.items():
-        other = {} if test is None else {**_OTHER_DATA, "data.root": _root(test), **test.set}
+        other = {} if test is None else {**_OTHER_DATA, "data.root": test.path, **test.set}
         tests[test_name] = (*files, *words({**common, **other, **own}))
     held_out = f", fold {fold} of {folds}" if folds else ""
     return RowJob(
@@ -179,27 +179,20 @@ def meaning(source: str) -> str:
 
 def make_surrogates(tables: Iterable[Table], scale: ScaleName) -> None:
     """Simulates what is not there yet."""
-    simulations = [part.surrogate for table in tables for part in _parts(table.scale(scale))]
-    for simulation in dict.fromkeys(simulations):
-        if simulation is not None and not (folder := _folder(simulation.name)).exists():
-            simulate(folder, **dict(simulation))
+    for part in (part for table in tables for part in table.parts(scale)):
+        if part.surrogate is not None and not Path(part.path).exists():
+            simulate(Path(part.path), **dict(part.surrogate))
 
 
 def missing(table: Table, scale: ScaleName) -> list[str]:
     """How to get the real data of a table that are not there, a line for each."""
-    said = []
-    for part in _parts(table.scale(scale)):
-        if part.root is None or _there(part.root):
-            continue
-        private = part.private if isinstance(part, Data) else ""
-        said.append(private or f"lightning-cells download {part.root}")
-    return list(dict.fromkeys(said))
+    absent = [part for part in table.parts(scale) if not part.there]
+    return list(dict.fromkeys(part.private or f"lightning-cells download {part.root}" for part in absent))
 
 
 def needed(table: Table, scale: ScaleName) -> list[str]:
     """Names of the real data of a table, and of the kinds of simulated ones."""
-    parts = _parts(table.scale(scale))
-    named = [part.root if part.surrogate is None else f"simulated {part.surrogate.kind}" for part in parts]
+    named = [part.root if part.surrogate is None else f"simulated {part.surrogate.kind}" for part in table.parts(scale)]
     return list(dict.fromkeys(map(str, named)))
 
 
@@ -211,24 +204,3 @@ def check_data(name: str, table: Table, scale: ScaleName, overrides: dict[str, A
             f"table {name} at scale {scale}: not all of its data are under {data_dir()}: {'; '.join(said)}; or take "
             "--scale tiny"
         )
-
-
-def _parts(setting: Scale) -> list[Test]:
-    return [part for data in setting.data.values() for part in (data, *data.tests.values())]
-
-
-def _root(data: Test) -> str:
-    """Where the data are, or will be."""
-    return str(data.root) if data.surrogate is None else str(_folder(data.surrogate.name))
-
-
-def _folder(name: str) -> Path:
-    return output_dir() / "reproduce" / "data" / name
-
-
-def _there(root: str) -> bool:
-    try:
-        find_data(root)
-    except InputError:
-        return False
-    return True

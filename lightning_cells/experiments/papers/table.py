@@ -9,7 +9,7 @@ from pydantic_core import InitErrorDetails
 
 from lightning_cells.data.simulate import Kind
 from lightning_cells.errors import InputError, nearest
-from lightning_cells.paths import shipped
+from lightning_cells.paths import find_data, output_dir, shipped
 from lightning_cells.yaml_file import Strict, checked, mistake, mistakes, or_else, read_yaml
 
 ScaleName = Literal["tiny", "paper"]
@@ -56,12 +56,29 @@ class Test(Strict):
     Attributes:
         root: real data set; None if `surrogate` is given.
         surrogate: simulated one.
+        private: why the real data cannot be downloaded, and what to do; empty if they can.
         set: options.
     """
 
     root: str | None = None
     surrogate: Simulation | None = None
+    private: str = ""
     set: dict[str, Any] = Field(default={})
+
+    @property
+    def path(self) -> str:
+        """Where the data are, or will be."""
+        if self.surrogate is None:
+            return str(self.root)
+        return str(output_dir() / "reproduce" / "data" / self.surrogate.name)
+
+    @property
+    def there(self) -> bool:
+        """Whether real data are there; simulated ones can be made."""
+        try:
+            return self.root is None or bool(find_data(self.root))
+        except InputError:
+            return False
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -74,12 +91,10 @@ class Data(Test):
     """Data that each row is trained on: a column of the table, unless `tests` names others.
 
     Attributes:
-        private: why the real data cannot be downloaded, and what to do; empty if they can.
         configs: configuration files.
         tests: other data that are measured, by the name of their column; without any, what is held out.
     """
 
-    private: str = ""
     configs: list[str] = Field(default=[])
     tests: dict[str, Test] = Field(default={})
 
@@ -198,6 +213,10 @@ class Table(Strict):
     def columns(self, scale: ScaleName) -> list[str]:
         """Names of the data that are measured."""
         return [name for column, data in self.scale(scale).data.items() for name in data.tests or [column]]
+
+    def parts(self, scale: ScaleName) -> list[Test]:
+        """All data that are trained on or measured."""
+        return [part for data in self.scale(scale).data.values() for part in (data, *data.tests.values())]
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
