@@ -63,6 +63,15 @@ def extract(archive: Path, target: Path, source: str) -> None:
         raise InputError(f"{source}: not a sound zip archive ({error}): replace it, or give another --url") from error
 
 
+def is_sound(archive: Path) -> bool:
+    """Whether a file is a zip archive whose members have their checksums, and do not unpack to `MAX_BYTES`."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            return sum(info.file_size for info in file.infolist()) <= MAX_BYTES and file.testzip() is None
+    except _UNSOUND:
+        return False
+
+
 def _checked(info: zipfile.ZipInfo, source: str) -> _Member:
     """Returns the member with the parts of its path, which lies below the target."""
     name = info.orig_filename  # `filename` hides backslashes on Windows and what follows a NUL byte

@@ -10,16 +10,17 @@ import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from lightning_cells import paths
-from lightning_cells.data.archive import extract
+from lightning_cells.data.archive import extract, is_sound
 from lightning_cells.data.atomic import writing
 from lightning_cells.data.ctc import sequence_names
 from lightning_cells.data.locking import exclusive
 from lightning_cells.data.public_sets import TERMS, DataSet, find_set
 from lightning_cells.data.transfer import check_url, fetch
-from lightning_cells.errors import InputError
+from lightning_cells.errors import InputError, first_line
 
 
 def download(name: str, root: Path | None = None, url: str | None = None, accept: bool = False) -> Path:
@@ -111,7 +112,9 @@ def _install(dataset: DataSet, folder: Path, url: str, accept: bool) -> None:
         extract(archive, temporary, label)
         if not sequence_names(temporary):
             raise InputError(f"{label}: holds no folder like 01 with frames like t000.tif: check --url")
-        source = _Source(url if fetched else str(archive), size, sha256, _today(), _count(temporary))
+        source = _Source(
+            url if fetched else str(archive), size, sha256, datetime.date.today().isoformat(), _count(temporary)
+        )
         with writing(_record_path(folder)) as path:
             path.write_text(json.dumps(asdict(source), indent=1))
         if folder.exists():
@@ -129,10 +132,10 @@ def _install(dataset: DataSet, folder: Path, url: str, accept: bool) -> None:
 
 
 def _fetch(url: str, archive: Path, expected: tuple[int | None, str | None]) -> tuple[int, str]:
-    """Downloads the archive; again from the start if it was joined from parts and is not the expected one."""
+    """Downloads the archive; again from the start if it was joined from parts that belong to different files."""
     joined = fetch(url, archive, expected[0])
     found = _fingerprint(archive)
-    if joined and (_differs(found, expected) or not zipfile.is_zipfile(archive)):
+    if joined and (_differs(found, expected) if expected[1] else not is_sound(archive)):
         _say(f"{archive.name}: its parts do not make the expected file, fetched again from the start")
         archive.unlink()
         fetch(url, archive, expected[0])
@@ -147,10 +150,7 @@ def _expected(dataset: DataSet, folder: Path) -> tuple[tuple[int | None, str | N
     """Returns size and sha256 that the archive must have, and who says so: the record, else the table."""
     source = _read_record(folder)
     if source:
-        return (
-            source.size,
-            source.sha256,
-        ), f"{_record_path(folder).name} recorded on {source.date}"
+        return (source.size, source.sha256), f"{_record_path(folder).name} recorded on {source.date}"
     return (dataset.size, dataset.sha256), "the published archive has"
 
 
@@ -206,15 +206,11 @@ def _read_record(folder: Path) -> _Source | None:
     if not path.exists():
         return None
     try:
-        source = _Source(**json.loads(path.read_text()))
-        folders = {str(name): (int(files), int(size)) for name, (files, size) in source.folders.items()}
-        return _Source(str(source.url), int(source.size), str(source.sha256), str(source.date), folders)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: is no record of a download ({error}): delete it and run again") from error
-
-
-def _today() -> str:
-    return datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+        return TypeAdapter(_Source).validate_json(path.read_text())
+    except ValueError as error:
+        raise InputError(
+            f"{path}: is no record of a download ({first_line(error)}): delete it and run again"
+        ) from error
 
 
 def _say(message: str) -> None:

@@ -174,15 +174,40 @@ def test_broken_download_goes_on_in_the_next_call(
     assert sorted(os.listdir(tmp_path)) == [NAME, RECORD]
 
 
-def test_parts_that_do_not_fit_are_fetched_again(server: FileServer, tmp_path: Path) -> None:
-    # a server that tells neither ETag nor date, and changed the file without changing its size
+@pytest.mark.parametrize("known", [True, False])
+def test_parts_of_two_files_are_fetched_again(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    # the file was changed on the server, without changing its size
     assert len(OTHER) == len(ARCHIVE)
-    server.etag = None
+    if not known:  # a checksum of every member is in the archive
+        publish(monkeypatch, server, None, None)
     (tmp_path / f"{NAME}.zip.part").write_bytes(OTHER[:50_000])
-    note = {"url": server.url, "etag": None, "modified": None, "size": len(ARCHIVE)}
-    (tmp_path / f"{NAME}.zip.part.json").write_text(json.dumps(note))
     assert tree(download(NAME, tmp_path)) == FILES
     assert server.served == [len(ARCHIVE) - 50_000, len(ARCHIVE)]
+
+
+def test_file_that_changes_between_two_break_offs_of_one_call(server: FileServer, tmp_path: Path) -> None:
+    class Changing(list[int | None]):
+        def pop(self, index: int = -1) -> int | None:  # type: ignore[override]
+            server.content = ARCHIVE
+            return super().pop(index)
+
+    server.content, server.breaks = OTHER, Changing([50_000])
+    assert tree(download(NAME, tmp_path)) == FILES
+
+
+def test_joined_archive_without_a_known_checksum_is_taken_if_it_is_sound(server: FileServer, tmp_path: Path) -> None:
+    server.breaks = [50_000, 20_000]
+    assert tree(download(NAME, tmp_path, accept=True)) == FILES
+    assert sum(server.served) == len(ARCHIVE)
+
+
+@pytest.mark.parametrize("part", [OTHER[:1000], b"x" * len(ARCHIVE), b"x" * 2 * len(ARCHIVE)])
+def test_part_of_unknown_origin_does_no_harm(server: FileServer, tmp_path: Path, part: bytes) -> None:
+    (tmp_path / f"{NAME}.zip.part").write_bytes(part)
+    assert tree(download(NAME, tmp_path)) == FILES
+    assert sorted(os.listdir(tmp_path)) == [NAME, RECORD]
 
 
 def test_wrong_checksum_and_its_acceptance(server: FileServer, tmp_path: Path) -> None:

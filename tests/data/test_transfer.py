@@ -1,5 +1,4 @@
 import errno
-import json
 import random
 import shutil
 import socket
@@ -60,7 +59,6 @@ def test_break_offs_are_continued_without_fetching_a_byte_twice(
     if not resets:  # a reset may destroy bytes on their way
         assert sum(server.served) == len(CONTENT)
         assert server.requests[1]["range"] == "bytes=100000-"
-        assert server.requests[1]["if-range"] == '"one"'
 
 
 @pytest.mark.parametrize("size", [None, len(CONTENT)])
@@ -75,7 +73,7 @@ def test_later_call_fetches_the_rest_only(
     server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken_off_once(server, tmp_path / "a.zip", monkeypatch, 123_456)
-    assert left_over(tmp_path) == {"a.zip.part", "a.zip.part.json"}
+    assert left_over(tmp_path) == {"a.zip.part"}
     assert fetch(server.url, tmp_path / "a.zip") is True
     assert (tmp_path / "a.zip").read_bytes() == CONTENT
     assert server.served == [len(CONTENT) - 123_456]
@@ -83,13 +81,12 @@ def test_later_call_fetches_the_rest_only(
     assert "going on after the 123456 bytes" in capsys.readouterr().err
 
 
-def test_complete_part_is_not_asked_for_again(
-    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broken_off_once(server, tmp_path / "a.zip", monkeypatch, 1000)
+@pytest.mark.parametrize("size", [None, len(CONTENT)])
+def test_complete_part_is_not_sent_again(server: FileServer, tmp_path: Path, size: int | None) -> None:
     (tmp_path / "a.zip.part").write_bytes(CONTENT)
-    fetch(server.url, tmp_path / "a.zip")
-    assert server.requests == []
+    assert fetch(server.url, tmp_path / "a.zip", size) is True
+    assert sum(server.served) == 0
+    assert len(server.requests) == (0 if size else 1)
     assert (tmp_path / "a.zip").read_bytes() == CONTENT
 
 
@@ -112,56 +109,13 @@ def test_server_that_sends_another_range_is_read_from_the_start(
     assert (tmp_path / "a.zip").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("validator", ["etag", "weak etag", "date", "size"])
-@pytest.mark.parametrize("ignores_if_range", [False, True])
-def test_changed_file_is_never_joined_to_the_old_part(
-    server: FileServer,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    validator: str,
-    ignores_if_range: bool,
-) -> None:
-    dates = ["Mon, 06 Jan 2025 10:00:00 GMT", "Tue, 07 Jan 2025 10:00:00 GMT"]
-    etags = {"etag": ['"one"', '"two"'], "weak etag": ['W/"one"', 'W/"two"']}.get(validator, [None, None])
-    server.etag, server.modified = etags[0], dates[0] if validator == "date" else None
-    broken_off_once(server, tmp_path / "a.zip", monkeypatch, 300_000)
-    server.etag, server.modified = etags[1], dates[1] if validator == "date" else None
-    server.content = OTHER[:-5] if validator == "size" else OTHER
-    server.ignores_if_range = ignores_if_range
-    assert fetch(server.url, tmp_path / "a.zip") is False
-    assert (tmp_path / "a.zip").read_bytes() == server.content
-
-
 def test_file_that_became_shorter_than_the_part(
     server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server.etag = None
     broken_off_once(server, tmp_path / "a.zip", monkeypatch, 300_000)
     server.content = OTHER[:1000]  # 416: no such range
     fetch(server.url, tmp_path / "a.zip")
     assert (tmp_path / "a.zip").read_bytes() == OTHER[:1000]
-
-
-def test_file_that_changes_between_two_break_offs_of_one_call(server: FileServer, tmp_path: Path) -> None:
-    class Changing(list[int | None]):
-        def pop(self, index: int = -1) -> int | None:  # type: ignore[override]
-            server.content, server.etag = OTHER, '"two"'
-            return super().pop(index)
-
-    server.breaks = Changing([300_000])
-    fetch(server.url, tmp_path / "a.zip")
-    assert (tmp_path / "a.zip").read_bytes() == OTHER
-
-
-@pytest.mark.parametrize("note", [None, "{", "[]", '{"url": "http://elsewhere/x.zip"}', "another address"])
-def test_part_of_unknown_origin_is_not_used(server: FileServer, tmp_path: Path, note: str | None) -> None:
-    (tmp_path / "a.zip.part").write_bytes(OTHER[:1000])
-    if note == "another address":
-        note = json.dumps({"url": server.url + "2", "etag": '"one"', "modified": None, "size": len(CONTENT)})
-    if note is not None:
-        (tmp_path / "a.zip.part.json").write_text(note)
-    fetch(server.url, tmp_path / "a.zip")
-    assert (tmp_path / "a.zip").read_bytes() == CONTENT
 
 
 def test_passing_server_errors_are_retried(server: FileServer, tmp_path: Path) -> None:
@@ -228,10 +182,7 @@ def test_other_size_than_expected(
 ) -> None:
     monkeypatch.setattr(transfer, "RETRIES", 1)
     server.tells_length = tells_length
-    if not tells_length and difference > 0:  # an early end cannot be told from a break-off
-        match = "broken off 2 times in a row"
-    else:
-        match = f"not the expected {len(CONTENT) + difference}: check --url"
+    match = f"not the expected {len(CONTENT) + difference}: check --url"
     with pytest.raises(InputError, match=match):
         fetch(server.url, tmp_path / "a.zip", len(CONTENT) + difference)
     assert not (tmp_path / "a.zip").exists()
@@ -268,8 +219,6 @@ def test_no_room_is_said_before_the_file_is_fetched(
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 def test_full_disk_is_no_break_off(server: FileServer, tmp_path: Path) -> None:
     (tmp_path / "a.zip.part").symlink_to("/dev/full")
-    note = {"url": server.url, "etag": '"one"', "modified": None, "size": len(CONTENT)}
-    (tmp_path / "a.zip.part.json").write_text(json.dumps(note))
     with pytest.raises(OSError, match="No space left") as caught:
         fetch(server.url, tmp_path / "a.zip")
     assert caught.value.errno == errno.ENOSPC
