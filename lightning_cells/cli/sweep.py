@@ -144,7 +144,7 @@ def _check(plan: "StudyFile", resolver: "Resolver") -> tuple["StudyFile", dict[s
     import yaml
 
     from lightning_cells.errors import InputError
-    from lightning_cells.experiments.tuning.clustering_plan import check_clustering, with_checkpoint
+    from lightning_cells.experiments.tuning.clustering import check_clustering, with_checkpoint
     from lightning_cells.experiments.tuning.study import make_pruner, make_sampler
 
     make_sampler(plan)

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,36 @@ def _remove_stale(folder: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
         except OSError:
             continue  # another process removed it
+
+
+def make_room(folder: Path, limit: int, keep: Collection[Path]) -> int:
+    """Removes the entries of a folder that were not used for longest, as far as all take more than `limit` bytes.
+
+    Who has an entry open can read on. To be in use, an entry is touched by `os.utime`.
+
+    Args:
+        folder: the cache.
+        limit: in bytes.
+        keep: entries that stay.
+
+    Returns:
+        The bytes that are left.
+    """
+    known = {path: _state(path) for path in folder.glob("[!.]*") if path.is_dir()}
+    total = sum(size for _, size in known.values())
+    for path, (_, size) in sorted(known.items(), key=lambda item: item[1]):
+        if total > limit and path not in keep:
+            shutil.rmtree(path, ignore_errors=True)
+            total -= size
+    return total
+
+
+def _state(folder: Path) -> tuple[float, int]:
+    """When an entry was last used, and its bytes."""
+    try:
+        return folder.stat().st_mtime, sum(path.stat().st_size for path in folder.iterdir())
+    except FileNotFoundError:
+        return 0.0, 0  # another process removed it
 
 
 def open_array(path: Path, dtype: np.dtype) -> np.ndarray:

@@ -219,7 +219,13 @@ class ParentRun:
         """Runs that have all of these tags, newest first."""
         first, *others = tags.items()  # values of the others may have quotes, which no filter can ask for
         chosen = f"tags.`{first[0]}` = '{first[1]}'"
-        found = self.client.search_runs([self._place], chosen, order_by=["attributes.start_time DESC"])
+        found: list[Run] = []
+        token: str | None = None
+        while token != "":
+            order = ["attributes.start_time DESC"]
+            page = self.client.search_runs([self._place], chosen, order_by=order, page_token=token)
+            found += page
+            token = page.token or ""
         return [run for run in found if all(run.data.tags.get(key) == value for key, value in others)]
 
 

@@ -250,7 +250,7 @@ def _processes_of(root: Path) -> list[str]:
             words = path.read_text().split("\0")
         except OSError:
             continue
-        if "lightning_cells.cli.trial" in words and os.stat(path.parent).st_uid == os.getuid():
+        if "lightning_cells.cli.job" in words and os.stat(path.parent).st_uid == os.getuid():
             found.append(" ".join(words))
     return found
 

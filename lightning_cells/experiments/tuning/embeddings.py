@@ -1,27 +1,34 @@
-"""Embeddings of whole videos on disk: what the network says of them, computed once and read by every trial."""
+"""Embeddings of whole videos on disk, computed once and read by every trial, and RSHN that writes or reads them."""
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_cells.data.cache import entry, open_array
+from lightning_cells.data.cache import entry, make_room, open_array
 from lightning_cells.data.locking import exclusive
-from lightning_cells.experiments.tuning.mistakes import StudyMistake
+from lightning_cells.errors import InputError
 from lightning_cells.instances.embedding import foreground_mask
+from lightning_cells.instances.windows import PairLinker
+from lightning_cells.methods.embedded import EmbeddedVideo
+from lightning_cells.methods.rshn import RSHN
 
 FORMAT = 1
 """To be raised when entries are written in another way."""
+_TOO_MUCH = "cache_gigabytes: embeddings of the validation videos need {}, or validate on fewer frames by data.val"
 _FILES: dict[str, np.dtype] = {"values": np.dtype(np.float32), "masks": np.dtype(np.uint8)}
 
 
-class Writer:
+class StudyMistake(InputError):
+    """Something that spoils every trial of a study, not only the one that noticed it."""
+
+
+class Writer(ExitStack):
     """Writes the embeddings of one video: of each tile the foreground's, and which pixels these are.
 
     The others are not clustered, whatever they say.
@@ -29,16 +36,15 @@ class Writer:
     Args:
         folder: where the files go.
         limit: most bytes.
-        option: what to raise if that is too few, for the message.
+
+    Attributes:
+        tiles: what `Stored` needs to find them.
     """
 
-    def __init__(self, folder: Path, limit: int, option: str) -> None:
-        self._open = ExitStack()
-        self._files: dict[str, IO[bytes]] = {
-            name: self._open.enter_context((folder / f"{name}.bin").open("wb")) for name in _FILES
-        }
+    def __init__(self, folder: Path, limit: int) -> None:
+        super().__init__()
+        self._files = {name: self.enter_context((folder / f"{name}.bin").open("wb")) for name in _FILES}
         self._limit = limit
-        self._option = option
         self.tiles: list[list[list[int]]] = []
 
     def add(self, frame: int, embeddings: Tensor) -> None:
@@ -56,14 +62,7 @@ class Writer:
         for one, inside in zip(embeddings.cpu().numpy(), mask, strict=True):
             self._files["values"].write(np.ascontiguousarray(one[:, inside]).tobytes())
         if sum(file.tell() for file in self._files.values()) > self._limit:
-            raise StudyMistake(
-                f"{self._option}: embeddings of the validation videos need more than "
-                f"{self._limit / 1e9:.3g} GB on disk: raise it, or validate on fewer frames by data.val"
-            )
-
-    def close(self) -> None:
-        """Ends the files."""
-        self._open.close()
+            raise StudyMistake(_TOO_MUCH.format(f"more than {self._limit / 1e9:.3g} GB on disk: raise it"))
 
 
 class Stored:
@@ -100,13 +99,11 @@ class EmbeddingCache:
     Args:
         folder: the cache.
         limit: most bytes of all entries; those not used for longest make room.
-        option: name of that limit, for messages.
     """
 
-    def __init__(self, folder: Path, limit: int, option: str = "cache_gigabytes") -> None:
+    def __init__(self, folder: Path, limit: int) -> None:
         self.folder = folder
         self.limit = limit
-        self._option = option
 
     def entry(self, key: str, compute: Callable[[Writer], None]) -> Stored:
         """Returns an entry, which is computed first if it is not there, by one process at a time.
@@ -118,20 +115,15 @@ class EmbeddingCache:
         Raises:
             StudyMistake: if it takes more room than there is.
         """
-        place = self.folder / key
 
         def build(temporary: Path) -> Any:
-            writer = Writer(temporary, self.limit, self._option)
-            try:
+            with Writer(temporary, self.limit) as writer:
                 compute(writer)
-            finally:
-                writer.close()
             return writer.tiles
 
         self.folder.mkdir(parents=True, exist_ok=True)
         with exclusive(self.folder / f".{key}.lock"):
-            tiles = entry(place, build)
-            return Stored(place, tiles)
+            return Stored(self.folder / key, entry(self.folder / key, build))
 
     def use(self, stored: Stored) -> None:
         """Notes that an entry is in use."""
@@ -147,28 +139,87 @@ class EmbeddingCache:
         Raises:
             StudyMistake: if these alone take more.
         """
-        known = {path: _size(path) for path in self.folder.glob("[!.]*") if path.is_dir()}
-        total = sum(known.values())
-        for path in sorted(known, key=_age):
-            if total > self.limit and path not in keep:
-                shutil.rmtree(path, ignore_errors=True)
-                total -= known[path]
-        if total > self.limit:
-            raise StudyMistake(
-                f"{self._option}: embeddings of the validation videos need {total / 1e9:.3g} GB on disk: raise it to "
-                "that, or validate on fewer frames by data.val"
-            )
+        left = make_room(self.folder, self.limit, keep)
+        if left > self.limit:
+            raise StudyMistake(_TOO_MUCH.format(f"{left / 1e9:.3g} GB on disk: raise it to that"))
 
 
-def _size(folder: Path) -> int:
-    try:
-        return sum(path.stat().st_size for path in folder.iterdir())
-    except FileNotFoundError:
-        return 0  # another process removed it
+Opening = Callable[[RSHN, tuple[int, int], int], EmbeddedVideo]
+"""The method, a video's (H, W) on disk, the number of its first frame -> its state."""
 
 
-def _age(folder: Path) -> float:
-    try:
-        return folder.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
+class HalvedRSHN(RSHN):
+    """RSHN with videos of another kind, `WrittenVideo` or `ReadVideo`.
+
+    Attributes:
+        opening: to be set: makes the next video.
+    """
+
+    opening: Opening
+
+    @classmethod
+    def make(cls, opening: Opening, **options: Any) -> "HalvedRSHN":
+        """Returns the method with some of its options and a network that is to be replaced, if it is needed."""
+        method = cls(features=1, levels=1, stacks=1, **options)
+        method.opening = opening
+        return method
+
+    def open_video(self, size: tuple[int, int], first_frame: int = 0) -> EmbeddedVideo:
+        """Returns the next video."""
+        return self.opening(self, size, first_frame)
+
+
+class _HalfVideo(EmbeddedVideo):
+    def __init__(self, method: RSHN, size: tuple[int, int], first_frame: int) -> None:
+        window, batch = method.hparams["window"], method.hparams["tile_batch"]
+        linker = PairLinker(method.linking, first_frame)
+        super().__init__(method.network, window, size, method.tiling, batch, method.decoder, linker)
+        self._frames = 0
+
+
+class WrittenVideo(_HalfVideo):
+    """Writes the embeddings of a video, and tracks nothing.
+
+    Args:
+        writer: what writes them.
+        method: the method.
+        size: (H, W) on disk.
+        first_frame: number of the first frame.
+    """
+
+    def __init__(self, writer: Writer, method: RSHN, size: tuple[int, int], first_frame: int) -> None:
+        super().__init__(method, size, first_frame)
+        self._writer = writer
+
+    def push(self, frames: Tensor) -> list[np.ndarray]:
+        """Takes frames, float32 (T, 1, h, w)."""
+        for number, embeddings in self.embeddings(frames):
+            self._writer.add(self._frames + number, embeddings)
+        self._frames += len(frames)
+        return []
+
+    def finish(self) -> list[np.ndarray]:
+        """Returns nothing."""
+        return []
+
+
+class ReadVideo(_HalfVideo):
+    """Tracks a video by embeddings that were written, exactly as the method would.
+
+    Args:
+        stored: the embeddings.
+        method: the method.
+        size: (H, W) on disk.
+        first_frame: number of the first frame.
+    """
+
+    def __init__(self, stored: Stored, method: RSHN, size: tuple[int, int], first_frame: int) -> None:
+        super().__init__(method, size, first_frame)
+        self._stored = stored
+
+    def embeddings(self, frames: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Reads those of the next frames, as the network would give them."""
+        for number in range(len(frames)):
+            for tile in self._stored.frame(self._frames + number, frames.device):
+                yield number, tile
+        self._frames += len(frames)

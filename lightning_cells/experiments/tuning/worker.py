@@ -1,32 +1,158 @@
-"""A worker of a study: runs trials at its places, one after another, until the study has as many as it is to have."""
+"""A worker of a study: runs trials side by side until the study has as many as it is to have."""
 
 import math
 import os
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from multiprocessing.connection import wait
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from optuna import Study, Trial
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_cells.errors import InputError
-from lightning_cells.experiments.tuning.child import Child, kill_all
-from lightning_cells.experiments.tuning.interruption import Interruption, interruptible
-from lightning_cells.experiments.tuning.places import Place
-from lightning_cells.experiments.tuning.record import StudyRecord
-from lightning_cells.experiments.tuning.slot import Slot, Work
+from lightning_cells.errors import InputError, nearest
+from lightning_cells.experiments.processes import Child, Message, Place, ProcessPool
+from lightning_cells.experiments.runner import Job, Outcome, Progress, Watch, run_job
+from lightning_cells.experiments.tuning.mlflow_runs import StudyRuns
 from lightning_cells.experiments.tuning.storage import Storage
-from lightning_cells.experiments.tuning.study import Trials
-from lightning_cells.experiments.tuning.study_file import StudyFile
+from lightning_cells.experiments.tuning.study import INTERRUPTED, Trials
+from lightning_cells.experiments.tuning.study_file import Chosen, StudyFile
 
 RUN, MEASURES = "run", "measures"
 """Attributes of a trial: id of its run, and all measures of the validation that counts."""
 _FRUITLESS = 3  # trials that fail from the start, after which the worker gives up
+_POLL_S = 0.1  # between two looks at whether the worker is interrupted, while it waits for the trials of others
+
+
+class Work(Protocol):
+    """What trials do.
+
+    Attributes:
+        logs: whether their processes begin and write their runs themselves, as trainings do.
+    """
+
+    logs: bool
+
+    def run(self, pool: ProcessPool, number: int, chosen: Chosen, watch: Watch) -> Outcome:
+        """Runs a trial in a process of the pool; may be called from several threads.
+
+        Args:
+            pool: where.
+            number: of the trial.
+            chosen: its values.
+            watch: is told how it goes, and may stop it.
+
+        Raises:
+            InputError: for what spoils every trial of the study, not only this one.
+            KeyboardInterrupt: if the pool was closed before it had ended.
+        """
+
+    def close(self) -> None:
+        """Ends processes that wait for another trial."""
+
+
+class Trainings:
+    """Each trial is a training, in a process of its own.
+
+    Args:
+        plan: the sweep.
+        runs: the study in MLflow.
+    """
+
+    logs = True
+
+    def __init__(self, plan: StudyFile, runs: StudyRuns) -> None:
+        self._plan = plan
+        self._runs = runs
+
+    def run(self, pool: ProcessPool, number: int, chosen: Chosen, watch: Watch) -> Outcome:
+        """Trains."""
+        name, tags = self._runs.labels(number)
+        job = Job(name=process_name(number), fit=tuple(self._plan.words(chosen)), tags=tags, run_name=name)
+        return run_job(job, self._runs.parent, pool, watch)
+
+    def close(self) -> None:
+        """Nothing waits."""
+
+
+class LastingProcesses:
+    """Each trial is a task of one of the worker's processes, which take one after another.
+
+    They report by messages with ``step`` and ``measures``, and are told whether to ``stop``. Their last word on a task
+    are attributes of an `Outcome`, and ``spoils``: whether an error spoils every trial.
+
+    Args:
+        module: run by Python, with the descriptor of its link as argument.
+        folder: for what the processes print.
+        task: number and values of a trial -> what a process is told.
+    """
+
+    logs = False
+
+    def __init__(self, module: str, folder: Path, task: Callable[[int, Chosen], Message]) -> None:
+        self._module = module
+        self._folder = folder
+        self._task = task
+        self._idle: list[tuple[Child, ExitStack]] = []
+        self._numbers = count()
+
+    def run(self, pool: ProcessPool, number: int, chosen: Chosen, watch: Watch) -> Outcome:
+        """Has a process do it that has nothing else to do."""
+        job = Job(name=process_name(number), fit=())
+        child, stack = self._child(pool)
+        with stack:
+            child.send(self._task(number, chosen))
+            while (message := child.receive()) is not None and "step" in message:
+                child.send({"stop": watch(Progress("", None, **message))})
+            if message is None:
+                died = child.end()
+                pool.check()
+                return Outcome(job, "crash", error=died)
+            self._idle.append((child, stack.pop_all()))
+        if message.pop("spoils", False):
+            raise InputError(message["error"])
+        return Outcome(job, **message)
+
+    def close(self) -> None:
+        """Ends the processes."""
+        while self._idle:
+            self._idle.pop()[1].close()
+
+    def _child(self, pool: ProcessPool) -> tuple[Child, ExitStack]:
+        with suppress(IndexError):
+            return self._idle.pop()
+        stack = ExitStack()
+        log = self._folder / f"worker-{os.getpid()}-{next(self._numbers)}.log"
+        return stack.enter_context(pool.start(self._module, log)), stack
+
+
+@dataclass
+class Attempt:
+    """A trial at work.
+
+    Attributes:
+        trial: as Optuna has it.
+        chosen: its values.
+        run: id of its MLflow run, as soon as it is known.
+        checkpoints: folder of its checkpoints.
+        reports: measures of each validation.
+        best: those of the validation that was best by the first objective, which ``best.ckpt`` is also of; empty as
+            long as that was never a number.
+    """
+
+    trial: Trial
+    chosen: Chosen
+    run: str | None = None
+    checkpoints: Path | None = None
+    reports: list[Mapping[str, float]] = field(default_factory=list)
+    best: Mapping[str, float] = field(default_factory=dict)
 
 
 class Worker:
@@ -36,10 +162,9 @@ class Worker:
         plan: the sweep.
         study: the study.
         storage: where the study is kept.
-        record: writes runs.
+        runs: the study in MLflow.
         work: what trials do.
         places: where, one trial at each.
-        logs: folder for what the processes print.
         say: told in one line about each trial that ended.
 
     Attributes:
@@ -51,23 +176,20 @@ class Worker:
         plan: StudyFile,
         study: Study,
         storage: Storage,
-        record: StudyRecord,
+        runs: StudyRuns,
         work: Work,
         places: list[Place],
-        logs: Path,
         say: Callable[[str], None],
     ) -> None:
         self._plan = plan
         self._study = study
         self._storage = storage
-        self._record = record
+        self._runs = runs
         self._work = work
-        self._slots = [Slot(place, number) for number, place in enumerate(places)]
-        self._logs = logs
+        self._places = places
         self._say = say
         self.trials = Trials(study, plan, storage, self._lost)
-        self._next_look = 0.0
-        self._next_beat = 0.0
+        self._running: dict[Future[Outcome], Attempt] = {}
         self._failures: list[str] = []
         self._kept: dict[int, Path] = {}  # checkpoints of finished trials
 
@@ -78,198 +200,183 @@ class Worker:
             InputError: if the trials fail from the start, or the storage does not answer any more.
             KeyboardInterrupt: after the trials under way were put back.
         """
-        try:
-            with self._storage.explained(), interruptible() as interruption:
-                try:
-                    while not interruption.asked and (self._fill() or self.trials.under_way):
-                        self._listen(interruption)
-                except InputError:
-                    self._stop(put_back=self.trials.good)
-                    raise
-                if interruption.asked:
-                    self._stop(put_back=True)
-                    raise KeyboardInterrupt
-        finally:
-            kill_all([slot.child for slot in self._slots if slot.child is not None])
+        self._running = {}
+        with (
+            self._storage.explained(),
+            ProcessPool(self._places) as pool,
+            ThreadPoolExecutor(pool.size) as threads,
+        ):
+            try:
+                self._run_all(pool, threads)
+            except (InputError, KeyboardInterrupt) as error:
+                pool.close()
+                wait(self._running)
+                put_back = isinstance(error, KeyboardInterrupt) or self.trials.good
+                for attempt in self._running.values():
+                    counted, _ = self.trials.fail(attempt.trial, INTERRUPTED, repeat=put_back)
+                    self._ended(attempt, "INTERRUPTED", counted)
+                raise
+            finally:
+                pool.close()
+                wait(self._running)
+                self._work.close()
 
-    def _fill(self) -> bool:
-        """Begins trials where there is none; whether there are any."""
-        if time.monotonic() >= self._next_look:
-            for slot in self._slots:
-                if self._ready(slot) and not self._begin(slot):
-                    self._next_look = time.monotonic() + self._storage.heartbeat
-                    break
-        return any(slot.trial is not None or not self._ready(slot) for slot in self._slots)
+    def _run_all(self, pool: ProcessPool, threads: Executor) -> None:
+        next_look = next_beat = 0.0
+        while True:
+            pool.check()
+            now = time.monotonic()
+            if now >= next_look:
+                while len(self._running) < pool.size and self._begin(pool, threads):
+                    pass
+                next_look = now + self._storage.heartbeat
+            if not self._running and not self.trials.under_way:
+                return
+            if now >= next_beat:
+                for attempt in self._running.values():
+                    self.trials.beat(attempt.trial)
+                next_beat = now + self._storage.heartbeat
+            if self._rest(pool, min(next_look, next_beat) - now):
+                next_look = 0.0
 
-    def _ready(self, slot: Slot) -> bool:
-        """Whether a trial can begin there: a process that ends with its trial may still have to end."""
-        return slot.trial is None and (slot.child is None or self._work.lasting)
-
-    def _begin(self, slot: Slot) -> bool:
+    def _begin(self, pool: ProcessPool, threads: Executor) -> bool:
+        """Begins a trial; False if there is none to be had now."""
         trial = self.trials.claim()
         if trial is None:
             return False
-        slot.trial, slot.run, slot.checkpoints, slot.stopped, slot.reports = trial, None, None, False, []
-        slot.chosen = self._plan.space.suggest(trial)
+        attempt = Attempt(trial, self._plan.space.suggest(trial))
         if not self._work.logs:
-            slot.run = self._record.begin(trial.number, slot.chosen)
-            self._note(trial, RUN, slot.run)
-        if slot.child is None:
-            name = f"worker-{os.getpid()}-{slot.number}" if self._work.lasting else f"trial-{trial.number:04d}"
-            slot.child = Child(self._work.module, slot.place, self._logs / f"{name}.log")
-        slot.child.send(self._work.task(trial.number, slot.chosen))
+            attempt.run = self._runs.begin(trial.number, attempt.chosen)
+            self._note(trial, RUN, attempt.run)
+        watch = partial(self._watch, attempt)
+        self._running[threads.submit(self._work.run, pool, trial.number, attempt.chosen, watch)] = attempt
         return True
 
-    def _listen(self, interruption: Interruption) -> None:
-        """Waits for what a process says, at most until something else is due."""
-        now = time.monotonic()
-        if now >= self._next_beat:
-            for slot in self._slots:
-                if slot.trial is not None:
-                    self.trials.beat(slot.trial)
-            self._next_beat = now + self._storage.heartbeat
-        due = [self._next_beat]
-        if any(map(self._ready, self._slots)):
-            due.append(self._next_look)
-        links: dict[Any, Slot] = {slot.child.link.connection: slot for slot in self._slots if slot.child is not None}
-        for connection in wait([*links, interruption.descriptor], timeout=max(0.0, min(due) - now)):
-            if connection in links:
-                self._hear(links[connection])
+    def _rest(self, pool: ProcessPool, seconds: float) -> bool:
+        """Waits until trials end, at most so long; returns whether any did."""
+        if not self._running:
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                pool.check()
+                time.sleep(_POLL_S)
+            return False
+        done = wait(self._running, seconds, FIRST_COMPLETED).done
+        for future in done:
+            self._judge(self._running[future], future)
+            del self._running[future]
+        return bool(done)
 
-    def _hear(self, slot: Slot) -> None:
-        assert slot.child is not None
-        message = slot.child.link.receive()
-        if message is None:
-            said = slot.child.end()
-            if slot.trial is not None:
-                self._fail(slot, said, crashed=True)
-            slot.child = None
-            self._next_look = 0.0
-        elif slot.trial is None:
+    def _watch(self, attempt: Attempt, progress: Progress) -> bool:
+        """Keeps what a trial reports, in the thread that runs it; returns whether it is hopeless."""
+        if progress.step < 0:
+            attempt.run, attempt.checkpoints = progress.run or None, progress.checkpoints
+            self._note(attempt.trial, RUN, attempt.run)
+            return False
+        attempt.reports.append(progress.measures)
+        if self._work.logs:
+            self._check_logged(progress.measures, among="val/")
+        name, direction = next(iter(self._plan.objectives.items()))
+        value, sign = progress.measures.get(name, math.nan), 1 if direction == "maximize" else -1
+        if not math.isnan(value) and (not attempt.best or sign * value > sign * attempt.best[name]):
+            attempt.best = progress.measures
+        if len(self._plan.objectives) > 1:
+            return False
+        if not math.isnan(value):
+            attempt.trial.report(value, progress.step)
+        return bool(attempt.trial.should_prune())
+
+    def _judge(self, attempt: Attempt, future: Future[Outcome]) -> None:
+        """Tells Optuna and MLflow what became of a trial that has ended."""
+        try:
+            outcome = future.result()
+            if outcome.ending == "finished":
+                self._check_logged({**outcome.logged, **{name: 0 for each in attempt.reports for name in each}})
+        except UpdateFinishedTrialError:  # others took its worker for dead, and have it repeated
+            self._tidy(attempt)
             return
-        elif "run" in message:
-            slot.run, slot.checkpoints = message["run"], message["checkpoints"]
-            self._note(slot.trial, RUN, slot.run)
-        elif "report" in message:
-            self._report(slot, message["report"], message["step"])
-        elif "done" in message:
-            self._finish(slot, message["done"])
-        elif message["kind"] == "mistake":
-            self.trials.fail(slot.trial, message["failed"])
-            self._ended(slot, slot.trial, "FAIL", True, {}, message["failed"])
-            slot.trial = None
-            raise InputError(f"{self._plan.path}: {message['failed']}")
-        else:
-            self._fail(slot, message["failed"], crashed=message["kind"] == "crash")
-
-    def _report(self, slot: Slot, measures: dict[str, float], step: int) -> None:
-        assert slot.trial is not None
-        assert slot.child is not None
-        slot.reports.append(measures)
-        if len(self._plan.objectives) == 1:
-            value = measures.get(next(iter(self._plan.objectives)), math.nan)
-            try:
-                if not math.isnan(value):
-                    slot.trial.report(value, step)
-                slot.stopped = bool(slot.trial.should_prune())
-            except UpdateFinishedTrialError:  # others took it for dead, and have it repeated
-                slot.child.kill()
-                slot.child = slot.trial = None
-                return
-        slot.child.send({"stop": slot.stopped})
-
-    def _finish(self, slot: Slot, measures: dict[str, float]) -> None:
+        except InputError as error:
+            counted, _ = self.trials.fail(attempt.trial, str(error))
+            self._ended(attempt, "FAIL", counted, reason=str(error))
+            raise InputError(f"{self._plan.path}: {error}") from error
+        measures = attempt.best if self._work.logs else outcome.logged
         values = [measures.get(name, math.nan) for name in self._plan.objectives]
-        if slot.stopped:
-            self._end(slot, TrialState.PRUNED, None, measures)
+        if outcome.error:
+            self._fail(attempt, outcome.error, crashed=outcome.ending == "crash")
+        elif outcome.ending == "stopped":
+            self._end(attempt, TrialState.PRUNED, None, measures)
         elif any(map(math.isnan, values)):
             missing = [name for name, value in zip(self._plan.objectives, values, strict=True) if math.isnan(value)]
-            self._fail(slot, f"objective {missing[0]} is not a number (NaN)", crashed=False)
+            self._fail(attempt, f"objective {missing[0]} is not a number (NaN)", crashed=False)
         else:
-            self._end(slot, TrialState.COMPLETE, values, measures)
+            self._end(attempt, TrialState.COMPLETE, values, measures)
 
-    def _fail(self, slot: Slot, reason: str, crashed: bool) -> None:
+    def _check_logged(self, logged: Iterable[str], among: str = "") -> None:
+        """Raises InputError for an objective that begins with `among` and that trials do not log."""
+        for name in self._plan.objectives:
+            if name.startswith(among) and name not in logged:
+                raise InputError(f"objective '{name}' is never logged: {nearest(name, sorted(logged) or ['none'])}")
+
+    def _fail(self, attempt: Attempt, reason: str, crashed: bool) -> None:
         """Ends a trial that failed; one that crashed is repeated, what would happen again is not."""
-        trial, slot.trial = slot.trial, None
-        assert trial is not None
-        counted, again = self.trials.fail(trial, reason, crashed)
-        log = slot.child.log if slot.child is not None and self._work.logs else None
-        self._ended(slot, trial, "FAIL", counted, {}, reason, log)
+        counted, again = self.trials.fail(attempt.trial, reason, crashed)
+        self._ended(attempt, "FAIL", counted, reason=reason)
         if counted and not again:
             self._failures.append(reason)
         if len(self._failures) >= _FRUITLESS and not self.trials.good:
             raise InputError(f"the first {len(self._failures)} trials failed, the last one: {reason}")
 
-    def _end(self, slot: Slot, state: TrialState, values: list[float] | None, measures: dict[str, float]) -> None:
-        trial, slot.trial = slot.trial, None
-        assert trial is not None
-        self._note(trial, MEASURES, _finite(measures) or None)
-        counted = self.trials.tell(trial, state, values)
-        self._ended(slot, trial, state.name, counted, measures, "")
+    def _end(
+        self, attempt: Attempt, state: TrialState, values: list[float] | None, measures: Mapping[str, float]
+    ) -> None:
+        finite = {name: value for name, value in measures.items() if math.isfinite(value)}
+        self._note(attempt.trial, MEASURES, finite or None)
+        counted = self.trials.tell(attempt.trial, state, values)
+        self._ended(attempt, state.name, counted, measures)
         if counted and state == TrialState.COMPLETE and len(self._plan.objectives) == 1:
-            self._record.best(trial.number, {next(iter(self._plan.objectives)): self._study.best_value})
+            self._runs.best(attempt.trial.number, {next(iter(self._plan.objectives)): self._study.best_value})
 
     def _ended(
-        self,
-        slot: Slot,
-        trial: Trial,
-        state: str,
-        counted: bool,
-        measures: dict[str, float],
-        reason: str,
-        log: Path | None = None,
+        self, attempt: Attempt, state: str, counted: bool, measures: Mapping[str, float] | None = None, reason: str = ""
     ) -> None:
-        """Writes down what became of a trial."""
-        self._next_look = 0.0
+        """Writes down what became of a trial, unless others have taken it and it does not count here."""
+        number = attempt.trial.number
         if counted:
-            if slot.run is None:  # it died before it told
-                slot.run = self._record.find(trial.number) or self._record.begin(trial.number, slot.chosen)
+            if attempt.run is None:  # it died before it told
+                attempt.run = self._runs.find(number) or self._runs.begin(number, attempt.chosen)
             if not self._work.logs:
-                self._record.log(slot.run, [*slot.reports, *([measures] if measures else [])])
-            self._record.end(slot.run, state, reason, log)
-            shown = {name: measures[name] for name in self._plan.objectives if name in measures}
-            self._say(_line(trial.number, state, shown, reason))
-        self._tidy(trial.number, slot.checkpoints)
+                self._runs.log(attempt.run, [*attempt.reports, *([measures] if measures else [])])
+            log = self._runs.parent.logs / f"{process_name(number)}.log" if state == "FAIL" else None
+            self._runs.end(attempt.run, state, reason, log)
+            self._tell_user(number, state, measures or {}, reason)
+        self._tidy(attempt)
 
-    def _tidy(self, number: int, folder: str | None) -> None:
+    def _tidy(self, attempt: Attempt) -> None:
         """Removes the checkpoints of trials that are not, or no longer, among the best."""
-        if folder is None or self._plan.settings.get("checkpoint.folder") is not None:
+        if attempt.checkpoints is None or self._plan.settings.get("checkpoint.folder") is not None:
             return
-        self._kept[number] = Path(folder)
+        self._kept[attempt.trial.number] = attempt.checkpoints
         best = {trial.number for trial in self._study.best_trials}
         for other in [other for other in self._kept if other not in best]:
             shutil.rmtree(self._kept.pop(other), ignore_errors=True)
 
-    def _stop(self, put_back: bool) -> None:
-        """Ends the trials under way; if they are put back, they begin again when the study goes on."""
-        for slot in self._slots:
-            if slot.child is not None:
-                slot.child.kill()
-                slot.child = None
-            if slot.trial is not None:
-                trial, slot.trial = slot.trial, None
-                counted, _ = self.trials.fail(trial, "interrupted", repeat=put_back)
-                self._ended(slot, trial, "INTERRUPTED", counted, {}, "")
-
     def _lost(self, trial: FrozenTrial) -> None:
         """Ends the run of a trial whose worker died."""
         reason = f"its worker {trial.user_attrs.get('worker', '')} died".replace("  ", " ")
-        run = trial.user_attrs.get(RUN) or self._record.find(trial.number)
-        run = run or self._record.begin(trial.number, self._plan.space.chosen(trial.params))
-        self._record.end(run, "LOST", reason)
-        self._say(_line(trial.number, "LOST", {}, f"{reason}, it is run again"))
+        run = trial.user_attrs.get(RUN) or self._runs.find(trial.number)
+        run = run or self._runs.begin(trial.number, self._plan.space.chosen(trial.params))
+        self._runs.end(run, "LOST", reason)
+        self._tell_user(trial.number, "LOST", {}, f"{reason}, it is run again")
+
+    def _tell_user(self, number: int, state: str, measures: Mapping[str, float], reason: str) -> None:
+        values = [f"{name} {measures[name]:.4f}" for name in self._plan.objectives if name in measures]
+        self._say(f"trial {number:>4} {state.lower():<9} {', '.join(values) or reason}")
 
     def _note(self, trial: Trial, key: str, value: Any) -> None:
-        if value is None:
-            return
-        with suppress(UpdateFinishedTrialError):  # it was taken from us
-            trial.set_user_attr(key, value)
+        if value is not None:
+            with suppress(UpdateFinishedTrialError):  # others have taken it
+                trial.set_user_attr(key, value)
 
 
-def _finite(measures: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in measures.items() if math.isfinite(value)}
-
-
-def _line(number: int, state: str, values: dict[str, float], reason: str) -> str:
-    said = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-    return f"trial {number:>4} {state.lower():<9} {said or reason}"
+def process_name(number: int) -> str:
+    """What a trial's process is called, and its log."""
+    return f"trial-{number:04d}"

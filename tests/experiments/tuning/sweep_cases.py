@@ -5,18 +5,18 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import yaml
 
-from lightning_cells.experiments.tuning.child import Child
-from lightning_cells.experiments.tuning.places import Place
-from lightning_cells.experiments.tuning.slot import Work
+from lightning_cells.experiments.processes import Place
+from lightning_cells.experiments.runner import Outcome
 from lightning_cells.experiments.tuning.storage import Storage
 from lightning_cells.experiments.tuning.study import open_study
 from lightning_cells.experiments.tuning.study_file import StudyFile
-from lightning_cells.experiments.tuning.worker import Worker
+from lightning_cells.experiments.tuning.worker import LastingProcesses, Worker
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 HERE = Place((), None)
@@ -27,9 +27,9 @@ PRETENDER = """
 import json, math, os, signal, sys, time
 from pathlib import Path
 
-from lightning_cells.experiments.tuning.link import WorkerLink
+from lightning_cells.experiments.processes import ParentLink
 
-link = WorkerLink(int(sys.argv[1]))
+link = ParentLink(int(sys.argv[1]))
 while True:
     task = link.receive()
     with open(task["diary"], "a") as diary:
@@ -40,11 +40,9 @@ while True:
         print("the lamp went out", flush=True)
         os.kill(os.getpid(), signal.SIGKILL) if task["lasting"] else sys.exit(7)
     elif how == "raise":
-        link.send({"failed": "RuntimeError: no light", "kind": "crash"})
+        link.send({"error": "RuntimeError: no light", "ending": "crash"})
     elif how == "input":
-        link.send({"failed": "margin: too wide", "kind": "input"})
-    elif how == "mistake":
-        link.send({"failed": "objective 'val/SEGG' is never logged: did you mean 'val/SEG'?", "kind": "mistake"})
+        link.send({"error": "margin: too wide", "ending": "mistake"})
     elif how == "sleep":
         time.sleep(100)
     else:
@@ -52,12 +50,13 @@ while True:
         stopped = False
         for step in range(3):
             value = math.nan if how == "nan" else x * (step + 1) / 3
-            link.send({"report": {"val/SEG": value, "val/TRA": 1 - value}, "step": step})
+            link.send({"measures": {"val/SEG": value, "val/TRA": 1 - value}, "step": step})
             stopped = link.receive()["stop"]
             if stopped:
                 break
         value = math.nan if how == "nan" else x
-        link.send({"done": {} if stopped else {"val/SEG": value, "val/TRA": 1 - value}})
+        link.send({"ending": "stopped"} if stopped else
+                  {"ending": "finished", "logged": {"val/SEG": value, "val/TRA": 1 - value}})
     if not task["lasting"]:
         link.close()
         break
@@ -74,10 +73,22 @@ def make_plan(folder: Path, hows: tuple[str, ...] = ("good",), trials: int = 4, 
     return StudyFile.read(path)
 
 
+class SingleProcesses(LastingProcesses):
+    """Each trial is a process of its own, as of trainings."""
+
+    def run(self, *arguments: Any) -> Outcome:
+        own = LastingProcesses(self._module, self._folder, self._task)
+        try:
+            return own.run(*arguments)
+        finally:
+            own.close()
+
+
 @dataclass
 class Notes:
     """Takes the place of MLflow."""
 
+    parent: Any
     begun: list[int] = field(default_factory=list)
     ended: list[tuple[str, str, str]] = field(default_factory=list)  # run, state, reason
     logged: dict[str, list[dict[str, float]]] = field(default_factory=dict)
@@ -139,10 +150,10 @@ def office(
     def task(number: int, chosen: dict[str, Any]) -> dict[str, Any]:
         return {"number": number, "chosen": chosen, "diary": str(diary), "lasting": lasting}
 
-    work = Work("pretender", task, lasting=lasting, logs=False)
-    notes, said = Notes(), []
+    work = (LastingProcesses if lasting else SingleProcesses)("pretender", folder / "logs", task)
+    notes, said = Notes(SimpleNamespace(logs=folder / "logs")), []
     say: Callable[[str], None] = said.append
-    worker = Worker(plan, study, storage, notes, work, [HERE] * workers, folder / "logs", say)
+    worker = Worker(plan, study, storage, notes, work, [HERE] * workers, say)
     return Office(plan, storage, study, notes, worker, diary, said)
 
 
@@ -158,4 +169,4 @@ def age_heartbeats(file: Path, seconds: int) -> None:
         database.execute(f"UPDATE trial_heartbeats SET heartbeat = datetime(heartbeat, '-{seconds} seconds')")
 
 
-__all__ = ["HERE", "OBJECTIVE", "Child", "Notes", "Office", "age_heartbeats", "environment", "make_plan", "office"]
+__all__ = ["HERE", "OBJECTIVE", "Notes", "Office", "age_heartbeats", "environment", "make_plan", "office"]

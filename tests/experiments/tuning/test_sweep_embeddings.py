@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_cells.experiments.tuning.embeddings import EmbeddingCache, Stored, Writer
-from lightning_cells.experiments.tuning.mistakes import StudyMistake
+from lightning_cells.experiments.tuning.embeddings import EmbeddingCache, Stored, StudyMistake, Writer
 from lightning_cells.instances.embedding import EmbeddingDecoder, foreground_mask
 
 FRAMES = [[(1, 5, 7, 9), (1, 5, 7, 8)], [(2, 5, 7, 9), (2, 5, 7, 8)], [(2, 5, 7, 9), (2, 5, 7, 8)]]

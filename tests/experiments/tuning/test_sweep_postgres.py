@@ -16,7 +16,7 @@ from postgres_server import postgres
 from sweep_cases import environment
 from test_sweep_storage import greedy_workers
 
-from lightning_cells.experiments.tuning.record import PARENT
+from lightning_cells.experiments.tuning.mlflow_runs import PARENT
 from lightning_cells.experiments.tuning.storage import Storage
 from lightning_cells.experiments.tuning.study import repeats, standing
 from lightning_cells.loggers.store import tracking_uri
@@ -30,19 +30,18 @@ from pathlib import Path
 
 from sweep_cases import HERE, make_plan, office
 
-from lightning_cells.experiments.tuning.record import StudyRecord
-from lightning_cells.experiments.tuning.worker import Worker
+from lightning_cells.experiments.tuning.mlflow_runs import StudyRuns
 
 folder, address, trials = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 plan = make_plan(folder, ("slow",), trials=trials)
 made = office(folder, plan, heartbeat=1, address=address)
-record = StudyRecord(plan, made.study, made.storage)
-made.worker._record = record
+runs = StudyRuns(plan, made.study, made.storage, folder / "logs")
+made.worker._runs = runs
 print("ready", flush=True)
 made.worker._say = lambda line: print(line, flush=True)
 made.worker.work()
-record.settle(made.study.get_trials())
-record.close("FINISHED")
+runs.settle(made.study.get_trials())
+runs.close("FINISHED", {})
 """
 
 

@@ -11,10 +11,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from sweep_cases import HERE, OBJECTIVE, age_heartbeats, make_plan, office
+from sweep_cases import OBJECTIVE, age_heartbeats, make_plan, office
 
 from lightning_cells.errors import InputError
-from lightning_cells.experiments.tuning.child import Child
 from lightning_cells.experiments.tuning.study import repeats, standing
 
 pytestmark = pytest.mark.filterwarnings("ignore:Heartbeat of storage")
@@ -100,7 +99,7 @@ def test_worker_gives_up_where_all_fail_from_the_start(tmp_path: Path) -> None:
 
 
 def test_mistake_of_the_study_is_told_at_once(tmp_path: Path) -> None:
-    here = office(tmp_path, make_plan(tmp_path, ("mistake",), trials=9), workers=2)
+    here = office(tmp_path, make_plan(tmp_path, trials=9, objective={"val/SEGG": "maximize"}), workers=2)
     with pytest.raises(InputError) as error:
         here.worker.work()
     assert str(error.value) == f"{here.plan.path}: objective 'val/SEGG' is never logged: did you mean 'val/SEG'?"
@@ -170,7 +169,9 @@ def test_interrupted_study_can_go_on(tmp_path: Path, number: int) -> None:
     (tmp_path / "pretender.py").unlink()
     again = office(tmp_path, here.plan)
     script = (tmp_path / "pretender.py").read_text()
-    (tmp_path / "pretender.py").write_text(script.replace("time.sleep(100)", "link.send({'done': {'val/SEG': x}})"))
+    (tmp_path / "pretender.py").write_text(
+        script.replace("time.sleep(100)", "link.send({'ending': 'finished', 'logged': {'val/SEG': x}})")
+    )
     again.worker.work()
     trials = again.study.get_trials()
     assert again.states() == ["FAIL", "FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
@@ -310,18 +311,6 @@ def test_process_does_not_outlive_its_worker(tmp_path: Path) -> None:
         worker.wait()
     _when(lambda: not _alive(entry["pid"]), lambda: None, limit=30)()
     assert not _alive(entry["pid"])
-
-
-def test_what_is_typed_at_the_terminal_does_not_reach_a_trial(tmp_path: Path) -> None:
-    (tmp_path / "waiting.py").write_text("import time; time.sleep(100)")
-    os.environ["PYTHONPATH"] = str(tmp_path)
-    child = Child("waiting", HERE, tmp_path / "log")
-    try:
-        pid = child._process.pid
-        assert os.getpgid(pid) == pid != os.getpgid(0)
-    finally:
-        child.kill()
-    assert not _alive(pid)
 
 
 def _alive(pid: int) -> bool:

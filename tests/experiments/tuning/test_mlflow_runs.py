@@ -10,8 +10,8 @@ from optuna.trial import TrialState
 from sweep_cases import OBJECTIVE, make_plan
 
 from lightning_cells.errors import InputError
+from lightning_cells.experiments.tuning.mlflow_runs import PARENT, StudyRuns
 from lightning_cells.experiments.tuning.plots import readable
-from lightning_cells.experiments.tuning.record import PARENT, StudyRecord
 from lightning_cells.experiments.tuning.report import summary, write_report
 from lightning_cells.experiments.tuning.storage import Storage
 from lightning_cells.experiments.tuning.study import Trials, open_study
@@ -33,11 +33,13 @@ def test_runs_of_a_study(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyP
     plan = make_plan(tmp_path, trials=9)
     storage = Storage(None)
     study = open_study(plan, storage, join=False)
-    record = StudyRecord(plan, study, storage)
+    record = StudyRuns(plan, study, storage, tmp_path)
     client = MlflowClient(tracking_uri())
-    assert study.user_attrs[PARENT] == record.parent
-    assert client.get_run(record.parent).info.status == "RUNNING"
-    assert StudyRecord(plan, study, storage).parent == record.parent, "another worker takes the same"
+    assert study.user_attrs[PARENT] == record.parent.run_id
+    assert client.get_run(record.parent.run_id).info.status == "RUNNING"
+    assert StudyRuns(plan, study, storage, tmp_path).parent.run_id == record.parent.run_id, (
+        "another worker takes the same"
+    )
 
     ends = {0: "COMPLETE", 1: "PRUNED", 2: "FAIL", 3: "INTERRUPTED", 4: "LOST"}
     trials = Trials(study, plan, storage)
@@ -49,7 +51,7 @@ def test_runs_of_a_study(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyP
         record.end(run, state, "the lamp went out" if state == "FAIL" else "")
         assert record.find(number) == run
     record.best(0, {OBJECTIVE: 0.2})
-    runs = children(record.parent)
+    runs = children(record.parent.run_id)
     statuses = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED", "INTERRUPTED": "KILLED", "LOST": "FAILED"}
     for number, state in ends.items():
         run = runs[number]
@@ -61,11 +63,11 @@ def test_runs_of_a_study(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyP
     assert runs[2].data.tags["optuna.reason"] == "the lamp went out"
 
     record.close("FINISHED", {"sweep.state": "complete"})
-    parent = client.get_run(record.parent)
+    parent = client.get_run(record.parent.run_id)
     assert (parent.info.status, parent.info.run_name) == ("FINISHED", "sweep pretended")
     assert parent.data.params["objective"] == f"maximize {OBJECTIVE}"
     assert parent.data.metrics[f"best/{OBJECTIVE}"] == 0.2
-    assert [file.path for file in client.list_artifacts(record.parent)] == ["sweep.yaml"]
+    assert [file.path for file in client.list_artifacts(record.parent.run_id)] == ["sweep.yaml"]
 
     # What workers that died before they could say it have left: a trial without run, one whose run seems to go on.
     told = [trials.claim() for _ in range(2)]
@@ -75,7 +77,7 @@ def test_runs_of_a_study(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyP
     record.begin(told[0].number, {})
     study.tell(0, 0.25)
     record.settle(study.get_trials())
-    runs = children(record.parent)
+    runs = children(record.parent.run_id)
     assert sorted(runs) == [0, 1, 2, 3, 4, 5, 6]
     for trial in told:
         assert (runs[trial.number].info.status, runs[trial.number].data.tags["optuna.state"]) == (
@@ -86,7 +88,7 @@ def test_runs_of_a_study(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")
     with pytest.raises(InputError, match=r"study 'pretended' has its runs in another store than sqlite:///.*other\.db"):
-        StudyRecord(plan, study, storage)
+        StudyRuns(plan, study, storage, tmp_path)
 
 
 def test_store_that_goes_away_holds_nothing_up(
@@ -96,7 +98,7 @@ def test_store_that_goes_away_holds_nothing_up(
 
     plan = make_plan(tmp_path)
     storage = Storage(None)
-    record = StudyRecord(plan, open_study(plan, storage, join=False), storage)
+    record = StudyRuns(plan, open_study(plan, storage, join=False), storage, tmp_path)
 
     def away(*args: object, **kwargs: object) -> None:
         raise MlflowException("no answer\nand a long story")
@@ -109,7 +111,7 @@ def test_store_that_goes_away_holds_nothing_up(
     record.end("run", "COMPLETE")
     record.settle([])
     record.artifacts([plan.path])
-    record.close("FINISHED")
+    record.close("FINISHED", {})
     said = [line for line in capsys.readouterr().err.splitlines() if "mlflow.store.db" not in line]
     assert said == ["lightning-cells: not all is written to MLflow: no answer"], "once"
 

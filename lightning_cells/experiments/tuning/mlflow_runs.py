@@ -2,17 +2,19 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_cells.errors import InputError, first_line
+from lightning_cells.experiments.runner import ParentRun
 from lightning_cells.experiments.tuning.storage import Storage
 from lightning_cells.experiments.tuning.study import REASON
 from lightning_cells.experiments.tuning.study_file import Chosen, StudyFile
@@ -35,7 +37,7 @@ _REST_S = 60.0  # without MLflow after it did not answer: waiting for it must no
 _T = TypeVar("_T")
 
 
-class StudyRecord:
+class StudyRuns:
     """Writes a study's runs.
 
     Once there is a parent run, an MLflow store that is away holds nothing up: it is said once, and what cannot be
@@ -45,28 +47,28 @@ class StudyRecord:
         plan: the sweep.
         study: the study.
         storage: where the study is kept.
+        logs: folder for what the trials' processes print.
 
     Raises:
         InputError: if the store does not have the run that other workers of this study have begun.
 
     Attributes:
-        parent: id of the parent run.
+        parent: the run that those of the trials belong to.
     """
 
-    def __init__(self, plan: StudyFile, study: Study, storage: Storage) -> None:
+    def __init__(self, plan: StudyFile, study: Study, storage: Storage, logs: Path) -> None:
         self._plan = plan
-        self._study = study
         self._away_until = 0.0
         uri = tracking_uri()
-        self._client = open_store(uri)
+        self._client = client = open_store(uri)
         with storage.alone(plan.study):
             known = study.user_attrs.get(PARENT)
             try:
-                self._experiment = open_experiment(self._client, EXPERIMENT).experiment_id
+                self._experiment = open_experiment(client, EXPERIMENT).experiment_id
+                self.parent = ParentRun(client, known or self._begin_study(storage.shown), logs)
                 if known is None:
-                    known = self._begin(storage.shown)
-                    study.set_user_attr(PARENT, known)
-                self._client.update_run(known, status="RUNNING")
+                    study.set_user_attr(PARENT, self.parent.run_id)
+                client.update_run(self.parent.run_id, status="RUNNING")
             except (MlflowException, OSError) as error:
                 if known is None:
                     raise InputError(f"MLFLOW_TRACKING_URI {uri}: does not take runs: {first_line(error)}") from error
@@ -74,56 +76,50 @@ class StudyRecord:
                     f"study '{plan.study}' has its runs in another store than {uri}: set MLFLOW_TRACKING_URI as where "
                     f"it began, or give {plan.path} another 'study'"
                 ) from error
-        self.parent: str = known
 
-    def _begin(self, place: str) -> str:
+    def _begin_study(self, place: str) -> str:
+        plan = self._plan
         tags = {
-            MLFLOW_RUN_NAME: f"sweep {self._plan.study}",
-            "sweep.study": self._plan.study,
-            "sweep.kind": "clustering" if self._plan.clustering else "training",
+            "sweep.study": plan.study,
+            "sweep.kind": "clustering" if plan.clustering else "training",
             "optuna.storage": place,
         }
-        run = self._client.create_run(self._experiment, tags=tags).info.run_id
-        plan = self._plan
         parameters = {
             "objective": ", ".join(f"{direction} {name}" for name, direction in plan.objectives.items()),
             "sampler": plan.sampler.class_path,
             "pruner": "none" if plan.pruner is None else plan.pruner.class_path,
             "configs": ", ".join(plan.configs),
-            **{f"space.{path}": str(part["parts"]) for path, part in plan.space.describe().items()},
+            **{f"space.{path}": part["parts"] for path, part in plan.space.describe().items()},
             **plan.settings,
         }
-        self._client.log_batch(run, params=[Param(key, str(value)[:6000]) for key, value in parameters.items()])
+        run = self._create(f"sweep {plan.study}", tags, parameters)
         self._client.log_artifact(run, str(plan.path))
+        return run
+
+    def _create(self, name: str, tags: dict[str, str], parameters: Mapping[str, Any]) -> str:
+        run = self._client.create_run(self._experiment, tags=tags, run_name=name).info.run_id
+        self._client.log_batch(run, params=[Param(key, str(value)[:6000]) for key, value in parameters.items()])
         return run
 
     def labels(self, number: int) -> tuple[str, dict[str, str]]:
         """Name and tags of the run of a trial."""
-        tags = {MLFLOW_PARENT_RUN_ID: self.parent, "sweep.study": self._plan.study, _TRIAL: str(number)}
+        tags = {MLFLOW_PARENT_RUN_ID: self.parent.run_id, "sweep.study": self._plan.study, _TRIAL: str(number)}
         return f"{self._plan.study} {number}", tags
 
     def find(self, number: int) -> str | None:
         """Id of the run that the process of a trial has begun, if it has."""
-        chosen = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.parent}' and tags.`{_TRIAL}` = '{number}'"
-        runs = self._tried(lambda: self._client.search_runs([self._experiment], chosen))
-        return runs[0].info.run_id if runs else None
+        found = self._tried(lambda: self.parent.runs({MLFLOW_PARENT_RUN_ID: self.parent.run_id, _TRIAL: str(number)}))
+        return found[0].info.run_id if found else None
 
     def begin(self, number: int, chosen: Chosen) -> str | None:
         """Begins the run of a trial that does not log by itself; returns its id."""
+        checkpoint = {} if self._plan.checkpoint is None else {"ckpt_path": self._plan.checkpoint}
+        return self._tried(lambda: self._create(*self.labels(number), chosen | checkpoint))
 
-        def begin() -> str:
-            name, tags = self.labels(number)
-            run = self._client.create_run(self._experiment, tags=tags, run_name=name).info.run_id
-            parameters = [Param(key, str(value)[:6000]) for key, value in chosen.items()]
-            if self._plan.checkpoint is not None:
-                parameters.append(Param("ckpt_path", str(self._plan.checkpoint)))
-            self._client.log_batch(run, params=parameters)
-            return run
-
-        return self._tried(begin)
-
-    def log(self, run: str | None, reports: list[dict[str, float]]) -> None:
-        """Logs the measures that a trial reported, step by step."""
+    def log(self, run: str | None, reports: Sequence[Mapping[str, float]]) -> None:
+        """Logs the measures that a trial reported, step by step; those that are not a number (NaN) are left out."""
+        if run is None:
+            return
         now = time.time_ns() // 1_000_000
         metrics = [
             Metric(name, value, now, step)
@@ -131,20 +127,17 @@ class StudyRecord:
             for name, value in measures.items()
             if value == value
         ]
-        if run is not None and metrics:
-            for first in range(0, len(metrics), _MOST):
-                self._tried(lambda part=metrics[first : first + _MOST]: self._client.log_batch(run, part))  # type: ignore[misc]
+        for first in range(0, len(metrics), _MOST):
+            self._tried(partial(self._client.log_batch, run, metrics[first : first + _MOST]))
 
     def end(self, run: str | None, state: str, reason: str = "", log: Path | None = None) -> None:
-        """Ends the run of a trial in its true state."""
+        """Ends the run of a trial in its true state, with what its process printed."""
         if run is None:
             return
 
         def end() -> None:
-            tags = [RunTag(_STATE, state)]
-            if reason:
-                tags.append(RunTag("optuna.reason", reason[:5000]))
-            self._client.log_batch(run, tags=tags)
+            tags = {_STATE: state} | ({"optuna.reason": reason[:5000]} if reason else {})
+            self._client.log_batch(run, tags=[RunTag(*tag) for tag in tags.items()])
             if log is not None and log.is_file():
                 self._client.log_artifact(run, str(log))
             self._client.set_terminated(run, STATES[state])
@@ -153,11 +146,10 @@ class StudyRecord:
 
     def settle(self, trials: list[FrozenTrial]) -> None:
         """Gives each ended trial its run in its true state, where a worker died before it could."""
-        chosen = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.parent}'"
-        pages = self._tried(lambda: list(self._pages(chosen)))
-        if pages is None:
+        found = self._tried(lambda: self.parent.runs({MLFLOW_PARENT_RUN_ID: self.parent.run_id}))
+        if found is None:
             return
-        runs = {int(run.data.tags[_TRIAL]): run for run in pages if _TRIAL in run.data.tags}
+        runs = {int(run.data.tags[_TRIAL]): run for run in found if _TRIAL in run.data.tags}
         for trial in trials:
             run = runs.get(trial.number)
             reason = trial.user_attrs.get(REASON, "")
@@ -168,31 +160,22 @@ class StudyRecord:
             elif run.info.status != STATES[known]:
                 self.end(run.info.run_id, known, reason)
 
-    def _pages(self, chosen: str) -> Iterator[Run]:
-        token = None
-        while True:
-            page = self._client.search_runs([self._experiment], chosen, max_results=1000, page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
-
     def best(self, step: int, values: dict[str, float]) -> None:
         """Logs the best values so far, which make a curve of the study."""
         now = time.time_ns() // 1_000_000
         metrics = [Metric(f"best/{name}", value, now, step) for name, value in values.items()]
-        self._tried(lambda: self._client.log_batch(self.parent, metrics=metrics))
+        self._tried(lambda: self._client.log_batch(self.parent.run_id, metrics=metrics))
 
     def artifacts(self, paths: list[Path]) -> None:
         """Adds files to the parent run."""
         for path in paths:
-            self._tried(lambda path=path: self._client.log_artifact(self.parent, str(path)))  # type: ignore[misc]
+            self._tried(partial(self._client.log_artifact, self.parent.run_id, str(path)))
 
-    def close(self, status: str, tags: dict[str, Any] | None = None) -> None:
+    def close(self, status: str, tags: dict[str, str]) -> None:
         """Ends the parent run."""
-        entries = [RunTag(key, str(value)) for key, value in (tags or {}).items()]
-        self._tried(lambda: self._client.log_batch(self.parent, tags=entries))
-        self._tried(lambda: self._client.set_terminated(self.parent, status))
+        entries = [RunTag(*tag) for tag in tags.items()]
+        self._tried(lambda: self._client.log_batch(self.parent.run_id, tags=entries))
+        self._tried(lambda: self._client.set_terminated(self.parent.run_id, status))
 
     def _tried(self, write: Callable[[], _T]) -> _T | None:
         if time.monotonic() < self._away_until:
