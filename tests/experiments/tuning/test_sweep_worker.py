@@ -14,6 +14,7 @@ import pytest
 from sweep_cases import OBJECTIVE, age_heartbeats, make_plan, office
 
 from lightning_cells.errors import InputError
+from lightning_cells.experiments.runner import Job, Outcome, Progress, Watch
 from lightning_cells.experiments.tuning.study import repeats, standing
 
 pytestmark = pytest.mark.filterwarnings("ignore:Heartbeat of storage")
@@ -123,6 +124,63 @@ def test_hopeless_trials_are_pruned(tmp_path: Path) -> None:
     pruned = here.states().index("PRUNED")
     assert len(trials[pruned].intermediate_values) == 1
     assert (f"run {pruned}", "PRUNED", "") in here.notes.ended
+
+
+class Curve:
+    """Takes the place of a training: logs these measures, validation by validation, and these at its end."""
+
+    logs = True
+
+    def __init__(self, *validations: dict[str, float], end: dict[str, float] | None = None) -> None:
+        self.validations = validations
+        self.end = end or {}
+
+    def run(self, pool: object, number: int, chosen: object, watch: Watch) -> Outcome:
+        for step, measures in enumerate(({}, *self.validations), -1):
+            watch(Progress(f"run {number}", None, step, measures))
+        return Outcome(Job(name="a", fit=()), "finished", logged=self.validations[-1] | self.end)
+
+    def close(self) -> None:
+        pass
+
+
+CURVES = {
+    "of equal ones the first, as best.ckpt": (
+        {"val/SEG": "maximize", "val/FP": "minimize"},
+        [(0.4, 1.0), (math.nan, 0.0), (0.6, 3.0), (0.6, 2.0), (0.5, 0.0)],
+        [0.6, 3.0],
+    ),
+    "less can be better": ({"val/FP": "minimize"}, [(0.4, 0.4), (0.4, 0.2), (0.4, 0.3)], [0.2]),
+    "what is never a number": ({"val/SEG": "maximize"}, [(math.nan, 1.0), (math.nan, 2.0)], None),
+}
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_first_objective_decides_which_validation_counts(name: str, tmp_path: Path) -> None:
+    objective, values, expected = CURVES[name]
+    here = office(tmp_path, make_plan(tmp_path, trials=1, objective=objective))
+    here.worker._work = Curve(*({"val/SEG": seg, "val/FP": fp} for seg, fp in values))
+    here.worker.work()
+    (trial,) = here.study.get_trials()
+    assert trial.values == expected
+    assert trial.user_attrs["run"] == "run 0"
+    assert trial.state.name == ("FAIL" if expected is None else "COMPLETE")
+
+
+def test_objective_that_comes_late_and_one_that_never_comes(tmp_path: Path) -> None:
+    late = office(tmp_path, make_plan(tmp_path, trials=1, objective={"train/loss": "minimize"}))
+    late.worker._work = Curve({"val/SEG": 0.1}, {"val/SEG": 0.1, "train/loss": 0.3})
+    late.worker.work()
+    assert late.study.get_trials()[0].value == 0.3
+    for objective, end, said in [
+        ("val/SEGG", {"val/SEGG": 1.0}, r"objective 'val/SEGG' is never logged: did you mean 'val/SEG'\?"),
+        ("unheard of", {"test/x": 1.0}, "objective 'unheard of' is never logged: there are test/x, val/SEG"),
+    ]:
+        plan = make_plan(tmp_path, trials=1, objective={objective: "maximize"}, study=objective.replace("/", " "))
+        never = office(tmp_path, plan)
+        never.worker._work = Curve({"val/SEG": 0.1}, end=end)
+        with pytest.raises(InputError, match=said):
+            never.worker.work()
 
 
 def test_sampler_that_has_proposed_all_there_is(tmp_path: Path) -> None:
