@@ -11,8 +11,7 @@ from sweep_cases import OBJECTIVE, make_plan
 
 from lightning_cells.errors import InputError
 from lightning_cells.experiments.tuning.mlflow_runs import PARENT, StudyRuns
-from lightning_cells.experiments.tuning.plots import readable
-from lightning_cells.experiments.tuning.report import summary, write_report
+from lightning_cells.experiments.tuning.report import readable, summary, write_report
 from lightning_cells.experiments.tuning.storage import Storage
 from lightning_cells.experiments.tuning.study import Trials, open_study
 from lightning_cells.loggers.store import tracking_uri
