@@ -35,7 +35,7 @@ def test_values_are_converted() -> None:
             "name: should be a valid string, not '3'; lenses.a.power 0: must be at least 1; "
             "lenses.a.kind: should be 'oil' or 'air', not 'water'",
         ),
-        ([], "should be a valid dictionary or instance of Microscope, not '[]'"),
+        ([], "should be a valid mapping or instance of Microscope, not '[]'"),
     ],
 )
 def test_all_mistakes_are_told_at_once_with_their_keys(tree: object, expected: str | None) -> None:

@@ -144,7 +144,7 @@ def _check(plan: "StudyFile", resolver: "Resolver") -> tuple["StudyFile", dict[s
     import yaml
 
     from lightning_cells.errors import InputError
-    from lightning_cells.experiments.tuning.clustering import check_clustering, with_checkpoint
+    from lightning_cells.experiments.tuning.clustering import Clusterer, load_trained, with_checkpoint
     from lightning_cells.experiments.tuning.study import make_pruner, make_sampler
 
     make_sampler(plan)
@@ -156,8 +156,9 @@ def _check(plan: "StudyFile", resolver: "Resolver") -> tuple["StudyFile", dict[s
             resolver.resolve(plan.words(chosen))
         shared = plan.words(plan.space.lowest())
         config = yaml.safe_load(resolver.text(shared))
-        if plan.clustering:
-            check_clustering(plan, config)
+        if plan.checkpoint is not None:  # they are to fit each other
+            load_trained(plan.checkpoint, config["model"])
+            Clusterer(plan.checkpoint, config, limit=0)
         else:
             resolver.build(shared)
     except InputError as error:

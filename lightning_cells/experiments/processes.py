@@ -246,6 +246,8 @@ class ProcessPool:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+        for child in list(self._living):
+            child.close()
         for one, handler in self._handlers.items():
             signal.signal(one, handler)
 

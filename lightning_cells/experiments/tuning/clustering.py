@@ -11,7 +11,6 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,19 +24,18 @@ from lightning_cells.data.clips import Chunk
 from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.data.sequence import Sequence
 from lightning_cells.errors import InputError, first_line, origin
-from lightning_cells.experiments.processes import Message, ParentLink
+from lightning_cells.experiments.processes import ParentLink
 from lightning_cells.experiments.tuning.embeddings import (
     FORMAT,
     EmbeddingCache,
     HalvedRSHN,
-    ReadVideo,
     Stored,
     StudyMistake,
     Writer,
-    WrittenVideo,
 )
-from lightning_cells.experiments.tuning.study_file import StudyFile, digest, words
-from lightning_cells.experiments.tuning.worker import LastingProcesses
+from lightning_cells.experiments.tuning.space import words
+from lightning_cells.experiments.tuning.study_file import StudyFile, digest
+from lightning_cells.experiments.tuning.worker import Work, lasting_processes
 from lightning_cells.instances.embedding import EmbeddingDecoder
 from lightning_cells.instances.hdbscan import HDBSCAN  # noqa: F401 - so that it can be chosen by its name
 from lightning_cells.instances.link_options import LinkOptions
@@ -84,7 +82,9 @@ class Clusterer:
         self._digest = digest(checkpoint)
         self._config = config
         self._trainer = {key: config["trainer"][key] for key in _TRAINER if config["trainer"].get(key) is not None}
-        self._data = _data(config["data"])
+        parser = jsonargparse.ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(SequenceDataModule, "data", instantiate=True)
+        self._data = parser.instantiate_classes(parser.parse_object({"data": config["data"]})).data
         self._data.setup("validate")
         self._cache = EmbeddingCache(cache_dir() / "embeddings", limit)
         self._method: RSHN | None = None
@@ -124,8 +124,7 @@ class Clusterer:
             Stopped: if it is to stop.
         """
         parts = self.parts(words)
-        stored = iter(self._stored(parts.window, parts.tiling))
-        method = HalvedRSHN.make(lambda *video: ReadVideo(next(stored), *video), **parts._asdict())
+        method = HalvedRSHN.make(self._stored(parts.window, parts.tiling), **parts._asdict())
         trainer = self._run(method, [_EachVideo(report)])
         return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
@@ -150,7 +149,7 @@ class Clusterer:
             try:
                 trained = self._trained()
                 options = {"window": window, "tiling": tiling, "tile_batch": trained.hparams["tile_batch"]}
-                method = HalvedRSHN.make(partial(WrittenVideo, writer), **options)
+                method = HalvedRSHN.make([writer], **options)
                 method.network = trained.network
                 self._run(method, [])
             finally:
@@ -230,13 +229,7 @@ def load_trained(checkpoint: Path, model: dict[str, Any]) -> RSHN:
     return method.eval()
 
 
-def _data(config: dict[str, Any]) -> SequenceDataModule:
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(SequenceDataModule, "data", instantiate=True)
-    return parser.instantiate_classes(parser.parse_object({"data": config})).data
-
-
-def clusterings(plan: StudyFile, config: dict[str, Any], logs: Path) -> LastingProcesses:
+def clusterings(plan: StudyFile, config: dict[str, Any], logs: Path) -> Work:
     """Returns the work of trials that cluster.
 
     Args:
@@ -249,7 +242,7 @@ def clusterings(plan: StudyFile, config: dict[str, Any], logs: Path) -> LastingP
         "config": {part: config[part] for part in ("model", "data", "trainer")},
         "limit": int(plan.cache_gigabytes * 1e9),
     }
-    return LastingProcesses(_MODULE, logs, lambda _, chosen: {**shared, "words": words(chosen)})
+    return lasting_processes(_MODULE, logs, lambda _, chosen: {**shared, "words": words(chosen)})
 
 
 def with_checkpoint(plan: StudyFile) -> StudyFile:
@@ -278,40 +271,25 @@ def with_checkpoint(plan: StudyFile) -> StudyFile:
     return plan.model_copy(update={"configs": (*plan.configs, str(file))})
 
 
-def check_clustering(plan: StudyFile, config: dict[str, Any]) -> None:
-    """Checks that checkpoint, configuration and data fit each other.
-
-    Raises:
-        InputError: if they do not.
-    """
-    assert plan.checkpoint is not None
-    load_trained(plan.checkpoint, config["model"])
-    Clusterer(plan.checkpoint, config, limit=0)
-
-
-def _answer(clusterer: Clusterer, task: Message, link: ParentLink) -> Message:
-    def report(measures: dict[str, float], step: int) -> bool:
-        link.send({"step": step, "measures": measures})
-        return link.receive()["stop"]
-
-    try:
-        return {"ending": "finished", "logged": clusterer.score(task["words"], report)}
-    except Stopped:
-        return {"ending": "stopped"}
-
-
 def main() -> None:
     """Scores clusterings until the worker has no more."""
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     link = ParentLink(int(sys.argv[1]))
     clusterer: Clusterer | None = None
+
+    def report(measures: dict[str, float], step: int) -> bool:
+        link.send({"step": step, "measures": measures})
+        return link.receive()["stop"]
+
     while True:
         task = link.receive()
         try:
             if clusterer is None:
                 clusterer = Clusterer(Path(task["checkpoint"]), task["config"], task["limit"])
-            link.send(_answer(clusterer, task, link))
+            link.send({"ending": "finished", "logged": clusterer.score(task["words"], report)})
+        except Stopped:
+            link.send({"ending": "stopped"})
         except InputError as error:
             spoils = clusterer is None or isinstance(error, StudyMistake)
             link.send({"ending": "mistake", "error": str(error), "spoils": spoils})

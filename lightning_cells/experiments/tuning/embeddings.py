@@ -1,10 +1,10 @@
 """Embeddings of whole videos on disk, computed once and read by every trial, and RSHN that writes or reads them."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -144,82 +144,49 @@ class EmbeddingCache:
             raise StudyMistake(_TOO_MUCH.format(f"{left / 1e9:.3g} GB on disk: raise it to that"))
 
 
-Opening = Callable[[RSHN, tuple[int, int], int], EmbeddedVideo]
-"""The method, a video's (H, W) on disk, the number of its first frame -> its state."""
-
-
 class HalvedRSHN(RSHN):
-    """RSHN with videos of another kind, `WrittenVideo` or `ReadVideo`.
+    """RSHN whose videos write their embeddings instead of tracking, or track by embeddings that were written.
 
     Attributes:
-        opening: to be set: makes the next video.
+        kept: to be set: where each video, in the order in which they come, writes or reads.
     """
 
-    opening: Opening
+    kept: Iterator[Writer | Stored]
 
     @classmethod
-    def make(cls, opening: Opening, **options: Any) -> "HalvedRSHN":
-        """Returns the method with some of its options and a network that is to be replaced, if it is needed."""
+    def make(cls, kept: Iterable[Writer | Stored], **options: Any) -> Self:
+        """Returns the method with some of its options, and a network that is to be replaced if it is needed."""
         method = cls(features=1, levels=1, stacks=1, **options)
-        method.opening = opening
+        method.kept = iter(kept)
         return method
 
     def open_video(self, size: tuple[int, int], first_frame: int = 0) -> EmbeddedVideo:
         """Returns the next video."""
-        return self.opening(self, size, first_frame)
+        return _HalfVideo(self, size, first_frame, next(self.kept))
 
 
 class _HalfVideo(EmbeddedVideo):
-    def __init__(self, method: RSHN, size: tuple[int, int], first_frame: int) -> None:
+    def __init__(self, method: RSHN, size: tuple[int, int], first_frame: int, kept: Writer | Stored) -> None:
         window, batch = method.hparams["window"], method.hparams["tile_batch"]
         linker = PairLinker(method.linking, first_frame)
         super().__init__(method.network, window, size, method.tiling, batch, method.decoder, linker)
+        self._kept = kept
         self._frames = 0
 
-
-class WrittenVideo(_HalfVideo):
-    """Writes the embeddings of a video, and tracks nothing.
-
-    Args:
-        writer: what writes them.
-        method: the method.
-        size: (H, W) on disk.
-        first_frame: number of the first frame.
-    """
-
-    def __init__(self, writer: Writer, method: RSHN, size: tuple[int, int], first_frame: int) -> None:
-        super().__init__(method, size, first_frame)
-        self._writer = writer
-
     def push(self, frames: Tensor) -> list[np.ndarray]:
-        """Takes frames, float32 (T, 1, h, w)."""
-        for number, embeddings in self.embeddings(frames):
-            self._writer.add(self._frames + number, embeddings)
+        if isinstance(self._kept, Stored):
+            return super().push(frames)
+        for number, embeddings in super().embeddings(frames):
+            self._kept.add(self._frames + number, embeddings)
         self._frames += len(frames)
         return []
-
-    def finish(self) -> list[np.ndarray]:
-        """Returns nothing."""
-        return []
-
-
-class ReadVideo(_HalfVideo):
-    """Tracks a video by embeddings that were written, exactly as the method would.
-
-    Args:
-        stored: the embeddings.
-        method: the method.
-        size: (H, W) on disk.
-        first_frame: number of the first frame.
-    """
-
-    def __init__(self, stored: Stored, method: RSHN, size: tuple[int, int], first_frame: int) -> None:
-        super().__init__(method, size, first_frame)
-        self._stored = stored
 
     def embeddings(self, frames: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Reads those of the next frames, as the network would give them."""
+        assert isinstance(self._kept, Stored)
         for number in range(len(frames)):
-            for tile in self._stored.frame(self._frames + number, frames.device):
+            for tile in self._kept.frame(self._frames + number, frames.device):
                 yield number, tile
         self._frames += len(frames)
+
+    def finish(self) -> list[np.ndarray]:
+        return super().finish() if isinstance(self._kept, Stored) else []

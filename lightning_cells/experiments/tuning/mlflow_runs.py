@@ -15,9 +15,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_cells.errors import InputError, first_line
 from lightning_cells.experiments.runner import ParentRun
+from lightning_cells.experiments.tuning.space import Chosen
 from lightning_cells.experiments.tuning.storage import Storage
 from lightning_cells.experiments.tuning.study import REASON
-from lightning_cells.experiments.tuning.study_file import Chosen, StudyFile
+from lightning_cells.experiments.tuning.study_file import StudyFile
 from lightning_cells.loggers.mlflow import EXPERIMENT
 from lightning_cells.loggers.store import open_experiment, open_store, tracking_uri
 

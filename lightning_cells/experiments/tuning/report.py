@@ -18,8 +18,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_cells.data.atomic import writing
 from lightning_cells.errors import first_line
+from lightning_cells.experiments.tuning.space import Chosen
 from lightning_cells.experiments.tuning.study import REASON, WORKER, repeats, standing
-from lightning_cells.experiments.tuning.study_file import Chosen, StudyFile
+from lightning_cells.experiments.tuning.study_file import StudyFile
 from lightning_cells.experiments.tuning.worker import MEASURES, RUN
 from lightning_cells.visualization.page import render
 

@@ -14,7 +14,7 @@ from lightning_cells.experiments.tuning.report import Configure, best_trials, su
 from lightning_cells.experiments.tuning.storage import Storage
 from lightning_cells.experiments.tuning.study import open_study
 from lightning_cells.experiments.tuning.study_file import StudyFile
-from lightning_cells.experiments.tuning.worker import Trainings, Work, Worker
+from lightning_cells.experiments.tuning.worker import Worker, trainings
 from lightning_cells.paths import output_dir
 
 
@@ -49,7 +49,7 @@ def run_sweep(
     study = open_study(plan, storage, join)
     folder = output_dir() / "sweeps" / plan.study
     runs = StudyRuns(plan, study, storage, folder / "logs")
-    work: Work = clusterings(plan, config, folder / "logs") if plan.clustering else Trainings(plan, runs)
+    work = clusterings(plan, config, folder / "logs") if plan.clustering else trainings(plan, runs)
     worker = Worker(plan, study, storage, runs, work, shares, say)
     try:
         worker.work()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from optuna import Study, Trial
 from optuna.exceptions import UpdateFinishedTrialError
@@ -21,9 +21,10 @@ from lightning_cells.errors import InputError, nearest
 from lightning_cells.experiments.processes import Child, Message, Place, ProcessPool
 from lightning_cells.experiments.runner import Job, Outcome, Progress, Watch, run_job
 from lightning_cells.experiments.tuning.mlflow_runs import StudyRuns
+from lightning_cells.experiments.tuning.space import Chosen
 from lightning_cells.experiments.tuning.storage import Storage
 from lightning_cells.experiments.tuning.study import INTERRUPTED, Trials
-from lightning_cells.experiments.tuning.study_file import Chosen, StudyFile
+from lightning_cells.experiments.tuning.study_file import StudyFile
 
 RUN, MEASURES = "run", "measures"
 """Attributes of a trial: id of its run, and all measures of the validation that counts."""
@@ -31,34 +32,21 @@ _FRUITLESS = 3  # trials that fail from the start, after which the worker gives 
 _POLL_S = 0.1  # between two looks at whether the worker is interrupted, while it waits for the trials of others
 
 
-class Work(Protocol):
+@dataclass(frozen=True)
+class Work:
     """What trials do.
 
     Attributes:
-        logs: whether their processes begin and write their runs themselves, as trainings do.
+        run: runs a trial in a process of the pool, from any thread: pool, number of the trial, its values, and who is
+            told how it goes and may stop it -> what became of it. An InputError that it raises spoils every trial.
+        logs: whether the processes begin and write the runs of the trials themselves.
     """
 
+    run: Callable[[ProcessPool, int, Chosen, Watch], Outcome]
     logs: bool
 
-    def run(self, pool: ProcessPool, number: int, chosen: Chosen, watch: Watch) -> Outcome:
-        """Runs a trial in a process of the pool; may be called from several threads.
 
-        Args:
-            pool: where.
-            number: of the trial.
-            chosen: its values.
-            watch: is told how it goes, and may stop it.
-
-        Raises:
-            InputError: for what spoils every trial of the study, not only this one.
-            KeyboardInterrupt: if the pool was closed before it had ended.
-        """
-
-    def close(self) -> None:
-        """Ends processes that wait for another trial."""
-
-
-class Trainings:
+def trainings(plan: StudyFile, runs: StudyRuns) -> Work:
     """Each trial is a training, in a process of its own.
 
     Args:
@@ -66,23 +54,15 @@ class Trainings:
         runs: the study in MLflow.
     """
 
-    logs = True
+    def run(pool: ProcessPool, number: int, chosen: Chosen, watch: Watch) -> Outcome:
+        name, tags = runs.labels(number)
+        job = Job(name=process_name(number), fit=tuple(plan.words(chosen)), tags=tags, run_name=name)
+        return run_job(job, runs.parent, pool, watch)
 
-    def __init__(self, plan: StudyFile, runs: StudyRuns) -> None:
-        self._plan = plan
-        self._runs = runs
-
-    def run(self, pool: ProcessPool, number: int, chosen: Chosen, watch: Watch) -> Outcome:
-        """Trains."""
-        name, tags = self._runs.labels(number)
-        job = Job(name=process_name(number), fit=tuple(self._plan.words(chosen)), tags=tags, run_name=name)
-        return run_job(job, self._runs.parent, pool, watch)
-
-    def close(self) -> None:
-        """Nothing waits."""
+    return Work(run, logs=True)
 
 
-class LastingProcesses:
+def lasting_processes(module: str, folder: Path, task: Callable[[int, Chosen], Message]) -> Work:
     """Each trial is a task of one of the worker's processes, which take one after another.
 
     They report by messages with ``step`` and ``measures``, and are told whether to ``stop``. Their last word on a task
@@ -93,44 +73,34 @@ class LastingProcesses:
         folder: for what the processes print.
         task: number and values of a trial -> what a process is told.
     """
+    idle: list[tuple[Child, ExitStack]] = []
+    numbers = count()
 
-    logs = False
+    def start(pool: ProcessPool) -> tuple[Child, ExitStack]:
+        stack = ExitStack()
+        log = folder / f"worker-{os.getpid()}-{next(numbers)}.log"
+        return stack.enter_context(pool.start(module, log)), stack
 
-    def __init__(self, module: str, folder: Path, task: Callable[[int, Chosen], Message]) -> None:
-        self._module = module
-        self._folder = folder
-        self._task = task
-        self._idle: list[tuple[Child, ExitStack]] = []
-        self._numbers = count()
-
-    def run(self, pool: ProcessPool, number: int, chosen: Chosen, watch: Watch) -> Outcome:
-        """Has a process do it that has nothing else to do."""
+    def run(pool: ProcessPool, number: int, chosen: Chosen, watch: Watch) -> Outcome:
         job = Job(name=process_name(number), fit=())
-        child, stack = self._child(pool)
+        try:
+            child, stack = idle.pop()
+        except IndexError:
+            child, stack = start(pool)
         with stack:
-            child.send(self._task(number, chosen))
+            child.send(task(number, chosen))
             while (message := child.receive()) is not None and "step" in message:
                 child.send({"stop": watch(Progress("", None, **message))})
             if message is None:
                 died = child.end()
                 pool.check()
                 return Outcome(job, "crash", error=died)
-            self._idle.append((child, stack.pop_all()))
+            idle.append((child, stack.pop_all()))  # the process goes on
         if message.pop("spoils", False):
             raise InputError(message["error"])
         return Outcome(job, **message)
 
-    def close(self) -> None:
-        """Ends the processes."""
-        while self._idle:
-            self._idle.pop()[1].close()
-
-    def _child(self, pool: ProcessPool) -> tuple[Child, ExitStack]:
-        with suppress(IndexError):
-            return self._idle.pop()
-        stack = ExitStack()
-        log = self._folder / f"worker-{os.getpid()}-{next(self._numbers)}.log"
-        return stack.enter_context(pool.start(self._module, log)), stack
+    return Work(run, logs=False)
 
 
 @dataclass
@@ -217,9 +187,7 @@ class Worker:
                     self._ended(attempt, "INTERRUPTED", counted)
                 raise
             finally:
-                pool.close()
-                wait(self._running)
-                self._work.close()
+                pool.close()  # so that the threads end
 
     def _run_all(self, pool: ProcessPool, threads: Executor) -> None:
         next_look = next_beat = 0.0
@@ -306,7 +274,7 @@ class Worker:
             self._end(attempt, TrialState.PRUNED, None, measures)
         elif any(map(math.isnan, values)):
             missing = [name for name, value in zip(self._plan.objectives, values, strict=True) if math.isnan(value)]
-            self._fail(attempt, f"objective {missing[0]} is not a number (NaN)", crashed=False)
+            self._fail(attempt, f"objective {missing[0]} is not a number (NaN)")
         else:
             self._end(attempt, TrialState.COMPLETE, values, measures)
 
@@ -316,7 +284,7 @@ class Worker:
             if name.startswith(among) and name not in logged:
                 raise InputError(f"objective '{name}' is never logged: {nearest(name, sorted(logged) or ['none'])}")
 
-    def _fail(self, attempt: Attempt, reason: str, crashed: bool) -> None:
+    def _fail(self, attempt: Attempt, reason: str, crashed: bool = False) -> None:
         """Ends a trial that failed; one that crashed is repeated, what would happen again is not."""
         counted, again = self.trials.fail(attempt.trial, reason, crashed)
         self._ended(attempt, "FAIL", counted, reason=reason)

@@ -10,17 +10,15 @@ from typing import Any
 
 import optuna
 import yaml
+from plan_cases import OBJECTIVE, environment, make_plan
 
 from lightning_cells.experiments.processes import Place
-from lightning_cells.experiments.runner import Outcome
 from lightning_cells.experiments.tuning.storage import Storage
 from lightning_cells.experiments.tuning.study import open_study
 from lightning_cells.experiments.tuning.study_file import StudyFile
-from lightning_cells.experiments.tuning.worker import LastingProcesses, Worker
+from lightning_cells.experiments.tuning.worker import Work, Worker, lasting_processes
 
-optuna.logging.set_verbosity(optuna.logging.ERROR)
 HERE = Place((), None)
-OBJECTIVE = "val/SEG"
 
 # A process that does what the option "how" says; its value is the option "x".
 PRETENDER = """
@@ -63,25 +61,9 @@ while True:
 """
 
 
-def make_plan(folder: Path, hows: tuple[str, ...] = ("good",), trials: int = 4, **changes: Any) -> StudyFile:
-    """A plan whose trials do one of these things."""
-    space = {"x": {"float": [0, 1]}, "how": {"choices": list(hows)}}
-    tree = {"study": "pretended", "objective": {OBJECTIVE: "maximize"}, "trials": trials, "space": space}
-    sampler = {"class_path": "optuna.samplers.RandomSampler", "init_args": {"seed": 1}}
-    path = folder / "sweep.yaml"
-    path.write_text(yaml.safe_dump({**tree, "sampler": sampler, **changes}, sort_keys=False))
-    return StudyFile.read(path)
-
-
-class SingleProcesses(LastingProcesses):
+def single_processes(*arguments: Any) -> Work:
     """Each trial is a process of its own, as of trainings."""
-
-    def run(self, *arguments: Any) -> Outcome:
-        own = LastingProcesses(self._module, self._folder, self._task)
-        try:
-            return own.run(*arguments)
-        finally:
-            own.close()
+    return Work(lambda *trial: lasting_processes(*arguments).run(*trial), logs=False)
 
 
 @dataclass
@@ -150,17 +132,11 @@ def office(
     def task(number: int, chosen: dict[str, Any]) -> dict[str, Any]:
         return {"number": number, "chosen": chosen, "diary": str(diary), "lasting": lasting}
 
-    work = (LastingProcesses if lasting else SingleProcesses)("pretender", folder / "logs", task)
+    work = (lasting_processes if lasting else single_processes)("pretender", folder / "logs", task)
     notes, said = Notes(SimpleNamespace(logs=folder / "logs")), []
     say: Callable[[str], None] = said.append
     worker = Worker(plan, study, storage, notes, work, [HERE] * workers, say)
     return Office(plan, storage, study, notes, worker, diary, said)
-
-
-def environment(*folders: Path) -> dict[str, str]:
-    """Variables of a process that finds this module, and what lies in these folders."""
-    paths = [*map(str, folders), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def age_heartbeats(file: Path, seconds: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from sweep_cases import environment, make_plan
+from plan_cases import environment, make_plan
 
 from lightning_cells.errors import InputError
 from lightning_cells.experiments.tuning.storage import Storage
@@ -107,7 +107,7 @@ import sys
 from pathlib import Path
 
 from optuna.trial import TrialState
-from sweep_cases import make_plan
+from plan_cases import make_plan
 
 from lightning_cells.experiments.tuning.storage import Storage
 from lightning_cells.experiments.tuning.study import Trials, open_study

@@ -16,6 +16,7 @@ from sweep_cases import OBJECTIVE, age_heartbeats, make_plan, office
 from lightning_cells.errors import InputError
 from lightning_cells.experiments.runner import Job, Outcome, Progress, Watch
 from lightning_cells.experiments.tuning.study import repeats, standing
+from lightning_cells.experiments.tuning.worker import Work
 
 pytestmark = pytest.mark.filterwarnings("ignore:Heartbeat of storage")
 
@@ -126,22 +127,15 @@ def test_hopeless_trials_are_pruned(tmp_path: Path) -> None:
     assert (f"run {pruned}", "PRUNED", "") in here.notes.ended
 
 
-class Curve:
+def curve(*validations: dict[str, float], end: dict[str, float] | None = None) -> Work:
     """Takes the place of a training: logs these measures, validation by validation, and these at its end."""
 
-    logs = True
-
-    def __init__(self, *validations: dict[str, float], end: dict[str, float] | None = None) -> None:
-        self.validations = validations
-        self.end = end or {}
-
-    def run(self, pool: object, number: int, chosen: object, watch: Watch) -> Outcome:
-        for step, measures in enumerate(({}, *self.validations), -1):
+    def run(pool: object, number: int, chosen: object, watch: Watch) -> Outcome:
+        for step, measures in enumerate(({}, *validations), -1):
             watch(Progress(f"run {number}", None, step, measures))
-        return Outcome(Job(name="a", fit=()), "finished", logged=self.validations[-1] | self.end)
+        return Outcome(Job(name="a", fit=()), "finished", logged=validations[-1] | (end or {}))
 
-    def close(self) -> None:
-        pass
+    return Work(run, logs=True)
 
 
 CURVES = {
@@ -159,7 +153,7 @@ CURVES = {
 def test_first_objective_decides_which_validation_counts(name: str, tmp_path: Path) -> None:
     objective, values, expected = CURVES[name]
     here = office(tmp_path, make_plan(tmp_path, trials=1, objective=objective))
-    here.worker._work = Curve(*({"val/SEG": seg, "val/FP": fp} for seg, fp in values))
+    here.worker._work = curve(*({"val/SEG": seg, "val/FP": fp} for seg, fp in values))
     here.worker.work()
     (trial,) = here.study.get_trials()
     assert trial.values == expected
@@ -169,7 +163,7 @@ def test_first_objective_decides_which_validation_counts(name: str, tmp_path: Pa
 
 def test_objective_that_comes_late_and_one_that_never_comes(tmp_path: Path) -> None:
     late = office(tmp_path, make_plan(tmp_path, trials=1, objective={"train/loss": "minimize"}))
-    late.worker._work = Curve({"val/SEG": 0.1}, {"val/SEG": 0.1, "train/loss": 0.3})
+    late.worker._work = curve({"val/SEG": 0.1}, {"val/SEG": 0.1, "train/loss": 0.3})
     late.worker.work()
     assert late.study.get_trials()[0].value == 0.3
     for objective, end, said in [
@@ -178,7 +172,7 @@ def test_objective_that_comes_late_and_one_that_never_comes(tmp_path: Path) -> N
     ]:
         plan = make_plan(tmp_path, trials=1, objective={objective: "maximize"}, study=objective.replace("/", " "))
         never = office(tmp_path, plan)
-        never.worker._work = Curve({"val/SEG": 0.1}, end=end)
+        never.worker._work = curve({"val/SEG": 0.1}, end=end)
         with pytest.raises(InputError, match=said):
             never.worker.work()
 
