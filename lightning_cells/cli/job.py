@@ -31,7 +31,7 @@ from lightning_cells.paths import output_dir
 
 _TASK = "LIGHTNING_CELLS_JOB"  # for the other processes of a distributed training
 _STAGE = "test/"
-_ONE_PROCESS = ("--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto")
+_ONE_PROCESS = ("--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto")  # of a test
 
 
 class JobCLI(TrainingCLI):
@@ -101,11 +101,10 @@ def _trained(task: Message, link: ParentLink) -> Message:
         run_id = _run_id(_lightning("fit", task["fit"], task["logger"], pruning))
         weights = output_dir() / "checkpoints" / run_id / f"{weights}.ckpt"
         if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-            own += _ONE_PROCESS
+            torch.distributed.destroy_process_group()  # the others have left
     measures: dict[str, dict[str, float]] = {}
     for name, words in task["tests"].items() if not pruning.stopped else ():
-        words = [*words, *own, "--trainer.logger=false", f"--ckpt_path={weights}"]
+        words = [*words, *own, *_ONE_PROCESS, "--trainer.logger=false", f"--ckpt_path={weights}"]
         # weights of another run are measured in a run of their own
         trainer = _lightning("test", words, None if run_id else task["logger"])
         run_id = run_id or _run_id(trainer)

@@ -206,11 +206,15 @@ def test_a_training_of_two_processes_is_tested_by_one(stills: Path, home: Path) 
     options = (*words(stills, "--data.fold=0", "--trainer.devices=2", "--trainer.strategy=ddp")[1:],)
     job = Job(name="fold 0", fit=options, tests={"test": options}, weights="last")
     told: list[Progress] = []
+    again = Job(name="again", fit=options, tests={"test": options}, weights_of=job)
     with ParentRun.open("a", "b", {}, "c", home) as parent, ProcessPool([Place((), None, 2)]) as pool:
         outcome = run_job(job, parent, pool, lambda progress: bool(told.append(progress)))
+        measured = run_job(again, parent, pool, weights=outcome.weights)
     assert outcome.ending == "finished", (home / "fold 0.log").read_text()[-3000:]
     assert "GLOBAL_RANK: 1, MEMBER: 2/2" in (home / "fold 0.log").read_text()
     assert [progress.step for progress in told] == [-1, 0]
-    (run,) = runs(home)[1]
+    assert measured.measures == outcome.measures, (home / "again.log").read_text()[-3000:]
+    run, other = runs(home)[1]
+    assert other.info.run_id == measured.run
     assert run.data.metrics["test/Dice"] == outcome.measures["test"]["Dice"]
     assert run.data.metrics["test/Dice"] == pytest.approx(run.data.metrics["val/Dice"], abs=1e-6)
