@@ -25,6 +25,7 @@ from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.data.sequence import Sequence
 from lightning_cells.errors import InputError, first_line, origin
 from lightning_cells.experiments.processes import ParentLink
+from lightning_cells.experiments.runner import words
 from lightning_cells.experiments.tuning.embeddings import (
     FORMAT,
     EmbeddingCache,
@@ -33,7 +34,6 @@ from lightning_cells.experiments.tuning.embeddings import (
     StudyMistake,
     Writer,
 )
-from lightning_cells.experiments.tuning.space import words
 from lightning_cells.experiments.tuning.study_file import StudyFile, digest
 from lightning_cells.experiments.tuning.worker import Work, lasting_processes
 from lightning_cells.instances.embedding import EmbeddingDecoder

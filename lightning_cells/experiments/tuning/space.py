@@ -255,8 +255,3 @@ def _ends(drawn: BaseDistribution) -> tuple[Any, Any]:
 
 def _or(values: Iterable[Any]) -> str:
     return ", ".join(map(str, values))
-
-
-def words(chosen: Chosen) -> list[str]:
-    """Values as they are written on the command line."""
-    return [f"--{path}={value if isinstance(value, str) else json.dumps(value)}" for path, value in chosen.items()]
