@@ -1,4 +1,7 @@
-"""Pages in HTML that need nothing but themselves: one file, images within it, no scripts, opened offline."""
+"""Pages in HTML that need nothing but themselves: one file, images within it, opened offline.
+
+None has scripts, except that of a study, for its plots.
+"""
 
 import base64
 import io

@@ -18,6 +18,7 @@ from mlflow.entities import Run
 
 from lightning_cells.loggers.store import tracking_uri
 
+pytestmark = pytest.mark.usefixtures("store")
 Capture = pytest.CaptureFixture[str]
 MEAN_SHIFT = "lightning_cells.instances.mean_shift.MeanShift"
 HDBSCAN = "lightning_cells.instances.hdbscan.HDBSCAN"

@@ -35,7 +35,7 @@ from lightning_cells.experiments.tuning.embeddings import (
     Writer,
 )
 from lightning_cells.experiments.tuning.study_file import StudyFile, digest
-from lightning_cells.experiments.tuning.worker import Work, lasting_processes
+from lightning_cells.experiments.tuning.work import Work, lasting_processes
 from lightning_cells.instances.embedding import EmbeddingDecoder
 from lightning_cells.instances.hdbscan import HDBSCAN  # noqa: F401 - so that it can be chosen by its name
 from lightning_cells.instances.link_options import LinkOptions

@@ -14,7 +14,8 @@ from lightning_cells.experiments.tuning.report import Configure, best_trials, su
 from lightning_cells.experiments.tuning.storage import Storage
 from lightning_cells.experiments.tuning.study import open_study
 from lightning_cells.experiments.tuning.study_file import StudyFile
-from lightning_cells.experiments.tuning.worker import Worker, trainings
+from lightning_cells.experiments.tuning.work import trainings
+from lightning_cells.experiments.tuning.worker import Worker
 from lightning_cells.paths import output_dir
 
 

@@ -16,7 +16,8 @@ from lightning_cells.experiments.processes import Place
 from lightning_cells.experiments.tuning.storage import Storage
 from lightning_cells.experiments.tuning.study import open_study
 from lightning_cells.experiments.tuning.study_file import StudyFile
-from lightning_cells.experiments.tuning.worker import Work, Worker, lasting_processes
+from lightning_cells.experiments.tuning.work import Work, lasting_processes
+from lightning_cells.experiments.tuning.worker import Worker
 
 HERE = Place((), None)
 

@@ -1,5 +1,6 @@
 """A study in a real MLflow store: a parent run, and below it one run for each trial in its true state."""
 
+import shutil
 from pathlib import Path
 
 import optuna
@@ -28,7 +29,8 @@ def children(parent: str) -> dict[int, Run]:
     return dict(zip(numbers, runs, strict=True))
 
 
-def test_runs_of_a_study(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_of_a_study(tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(store, tmp_path / "other.db")
     plan = make_plan(tmp_path, trials=9)
     storage = Storage(None)
     study = open_study(plan, storage, join=False)
@@ -90,6 +92,7 @@ def test_runs_of_a_study(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyP
         StudyRuns(plan, study, storage, tmp_path)
 
 
+@pytest.mark.usefixtures("store")
 def test_store_that_goes_away_holds_nothing_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

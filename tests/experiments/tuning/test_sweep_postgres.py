@@ -62,6 +62,7 @@ def test_workers_together_get_as_many_trials_as_asked(server: str, tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("store")
 def test_two_of_four_workers_are_killed(server: str, tmp_path: Path, home: Path) -> None:
     (tmp_path / "worker.py").write_text(WORKER)
     workers = [

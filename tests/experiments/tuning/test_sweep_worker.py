@@ -16,7 +16,7 @@ from sweep_cases import OBJECTIVE, age_heartbeats, make_plan, office
 from lightning_cells.errors import InputError
 from lightning_cells.experiments.runner import Job, Outcome, Progress, Watch
 from lightning_cells.experiments.tuning.study import repeats, standing
-from lightning_cells.experiments.tuning.worker import Work
+from lightning_cells.experiments.tuning.work import Work
 
 pytestmark = pytest.mark.filterwarnings("ignore:Heartbeat of storage")
 
