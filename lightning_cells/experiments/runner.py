@@ -359,11 +359,6 @@ def digest(config: Mapping[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def words(settings: Mapping[str, Any]) -> list[str]:
-    """Options by their dotted names, as they are written on the command line."""
-    return [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in settings.items()]
-
-
 def plain_name(name: str) -> str:
     """A name without what MLflow's store does not take."""
     return "".join(letter if letter.isalnum() or letter in "-. " else "_" for letter in name)

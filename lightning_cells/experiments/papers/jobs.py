@@ -11,7 +11,8 @@ from typing import Any, Literal
 from lightning_cells.data.simulate import simulate
 from lightning_cells.errors import InputError
 from lightning_cells.experiments.papers.table import ScaleName, Table, Test
-from lightning_cells.experiments.runner import Job, digest, words
+from lightning_cells.experiments.processes import words
+from lightning_cells.experiments.runner import Job, digest
 from lightning_cells.paths import data_dir
 
 IDENTITY, CODE = "reproduce.identity", "reproduce.code"

@@ -24,8 +24,7 @@ from lightning_cells.data.clips import Chunk
 from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.data.sequence import Sequence
 from lightning_cells.errors import InputError, first_line, origin
-from lightning_cells.experiments.processes import ParentLink
-from lightning_cells.experiments.runner import words
+from lightning_cells.experiments.processes import ParentLink, words
 from lightning_cells.experiments.tuning.embeddings import (
     FORMAT,
     EmbeddingCache,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from lightning_cells.errors import InputError
-from lightning_cells.experiments.runner import words
+from lightning_cells.experiments.processes import words
 from lightning_cells.experiments.tuning.space import AnySpace, Chosen
 from lightning_cells.paths import shipped
 from lightning_cells.yaml_file import Strict, checked, or_else, read_yaml

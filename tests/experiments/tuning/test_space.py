@@ -7,7 +7,7 @@ import optuna
 import pytest
 
 from lightning_cells.errors import InputError
-from lightning_cells.experiments.runner import words
+from lightning_cells.experiments.processes import words
 from lightning_cells.experiments.tuning.space import AnySpace, Chosen, Space
 from lightning_cells.yaml_file import checked
 
