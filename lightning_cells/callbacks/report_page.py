@@ -10,7 +10,8 @@ from lightning_cells.visualization.montage import KINDS, Strip
 from lightning_cells.visualization.page import data_uri, png, render, webp
 
 _SHOWN_CELLS = 100
-_CELL_COLUMNS = ("video", "frame", "true cell", "cell", "pixels", "IoU", "kind")
+_LABELS = ("truth_label", "label")  # 0 for none
+_CAPTIONS = {"truth_label": "true cell", "label": "cell", "area": "pixels", "iou": "IoU"}  # other columns have none
 
 
 @dataclass
@@ -105,9 +106,12 @@ def _cells(findings: Findings) -> dict[str, object]:
     known = sorted((row for row in findings.cells if row.kind != "unknown"), key=badness)
     shown = known[:_SHOWN_CELLS]
     note = f"The {len(shown)} worst of {len(known)} cells." if len(shown) < len(known) else "The worst first."
-    rows = [(row[0], row[1], row[2] or None, row[3] or None, *row[4:]) for row in shown]
+    rows = [
+        [None if name in _LABELS and not value else value for name, value in row._asdict().items()] for row in shown
+    ]
+    columns = [_CAPTIONS.get(name, name) for name in CellRow._fields]
     where = f" All are in the artifact {CELLS}."
-    return {"cell_columns": _CELL_COLUMNS, "cells": rows, "cells_note": note + where}
+    return {"cell_columns": columns, "cells": rows, "cells_note": note + where}
 
 
 def _tracked(video: VideoFindings) -> dict[str, str]:

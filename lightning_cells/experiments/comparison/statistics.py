@@ -2,15 +2,16 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from numpy.typing import NDArray
 
-from lightning_cells.callbacks.findings import CELLS, CellRow
+from lightning_cells.callbacks.findings import CELLS
 from lightning_cells.experiments.comparison.runs import read_file
 from lightning_cells.metrics.bootstrap import Interval, difference, interval
 from lightning_cells.metrics.measures import MEASURES
@@ -47,9 +48,8 @@ def read_cells(client: MlflowClient, run: Run) -> Cells | None:
     """Returns the cells of a test, or None if its run has no table of them that can be read."""
     try:
         table = json.loads(read_file(client, run, CELLS) or b"")
-        places = [table["columns"].index(column) for column in CellRow._fields]
-        return _cells([[row[place] for place in places] for row in table["data"]])
-    except (ValueError, KeyError, TypeError, IndexError):
+        return _cells(pd.DataFrame(table["data"], columns=table["columns"]))
+    except (ValueError, KeyError, TypeError):
         return None
 
 
@@ -61,19 +61,14 @@ def common(a: Cells, b: Cells) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return first, second
 
 
-def _cells(rows: Iterable[list]) -> Cells:
-    truth: list[TrueCell] = []
-    ious: list[float] = []
-    predicted: dict[tuple[str, int, int], float] = {}
-    for video, frame, truth_label, label, area, iou, kind in rows:
-        if truth_label > 0:
-            truth.append((str(video), int(frame), int(truth_label), int(area)))
-            ious.append(float(iou))
-        if label > 0 and kind != "unknown":
-            key = (str(video), int(frame), int(label))
-            predicted[key] = max(predicted.get(key, 0.0), float(iou))
-    iou = np.array(ious, np.float64)
-    best = np.array(list(predicted.values()), np.float64)
+def _cells(table: pd.DataFrame) -> Cells:
+    kinds = {"video": str, "frame": int, "truth_label": int, "label": int, "area": int, "iou": float}
+    table = table[[*kinds, "kind"]].astype(kinds)
+    true = table[table.truth_label > 0]
+    truth = list(true[["video", "frame", "truth_label", "area"]].itertuples(index=False, name=None))
+    predicted = table[(table.label > 0) & (table.kind != "unknown")]
+    best = predicted.groupby(["video", "frame", "label"]).iou.max().to_numpy()
+    iou = true.iou.to_numpy()
     return Cells(truth, iou, (iou > _BELONG).astype(np.float64), (best > _BELONG).astype(np.float64))
 
 
