@@ -21,6 +21,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names)}"
 
 
+def one_line(text: object) -> str:
+    """What an error says, or any text, in one line."""
+    return " ".join(str(text).split())
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, in one line of at most 200 characters."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -91,17 +91,11 @@ class Pictures(Callback):
         self._blind = False  # the method could not draw
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forgets frames of a validation that was cut short."""
+        """Forgets frames of a validation or test that was cut short."""
         self._chosen.clear()
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any, **__: Any
     ) -> None:
         """Keeps the results of frames that are to be shown."""
         self._collect(trainer, pl_module, outputs, batch)
@@ -110,25 +104,12 @@ class Pictures(Callback):
         """Draws and logs."""
         self._log(trainer, pl_module, "val/montage")
 
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forgets frames of a test that was cut short."""
-        self._chosen.clear()
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keeps the results of frames that are to be shown."""
-        self._collect(trainer, pl_module, outputs, batch)
-
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws and logs."""
         self._log(trainer, pl_module, "test/montage")
+
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_end = on_validation_batch_end
 
     def _collect(self, trainer: Trainer, method: LightningModule, tracked: Tracked, chunk: Chunk) -> None:
         if not self._wanted(trainer):

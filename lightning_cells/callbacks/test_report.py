@@ -60,13 +60,7 @@ class Report(Callback):
                 self._findings = Findings(Path(self._folder.name) / "test")
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any, **__: Any
     ) -> None:
         """Takes the frames that are done."""
         if self._findings is not None:

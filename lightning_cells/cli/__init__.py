@@ -8,7 +8,6 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import NoReturn
 
-from lightning_cells.cli.mistakes import explain
 from lightning_cells.errors import InputError, without_passwords
 from lightning_cells.paths import HOME_VARIABLE
 
@@ -84,6 +83,8 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Called by the base class for every mistake on the command line."""
+        from lightning_cells.cli.parsing import explain  # only for those who made a mistake
+
         raise InputError(explain(message, (action.dest for action in self._actions)))
 
 

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the tables and prints them; the exit status is 1 if a run failed."""
     from functools import cache
 
-    from lightning_cells.cli.arguments import dotted
+    from lightning_cells.cli.parsing import dotted
     from lightning_cells.cli.resolving import Resolver
     from lightning_cells.errors import InputError
     from lightning_cells.experiments.papers.jobs import check_data, make_surrogates

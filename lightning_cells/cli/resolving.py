@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_cells.cli.training import TrainingCLI
 from lightning_cells.data.datamodule import SequenceDataModule
-from lightning_cells.errors import InputError, origin
+from lightning_cells.errors import InputError, one_line, origin
 
 
 class _Ready(Exception):
@@ -73,7 +73,7 @@ class Resolver(TrainingCLI):
             built.data.setup("fit")
             built.model.check(built.data, "fit")
         except ValueError as error:
-            raise InputError(" ".join(str(origin(error)).split())) from error
+            raise InputError(one_line(origin(error))) from error
         return built
 
     def data(self, words: list[str], stage: str) -> SequenceDataModule:

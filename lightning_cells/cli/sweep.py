@@ -127,7 +127,7 @@ def _submit(args: argparse.Namespace) -> None:
 
 def _shared(args: argparse.Namespace) -> list[str]:
     """Options of ``fit`` that hold for all trials, as ``OPTION=VALUE``."""
-    from lightning_cells.cli.arguments import dotted
+    from lightning_cells.cli.parsing import dotted
 
     return dotted(args.passed_on, vars(args))
 

@@ -22,11 +22,17 @@ from lightning_cells.callbacks.result_writer import ResultFolders
 from lightning_cells.callbacks.resume import Continuation, Requeue
 from lightning_cells.callbacks.run_info import RunRecord
 from lightning_cells.callbacks.test_report import Report
-from lightning_cells.cli.arguments import chosen_method, completed, given, shipped_configurations
-from lightning_cells.cli.mistakes import explain
-from lightning_cells.cli.resume import Resumed, resumed
+from lightning_cells.cli.parsing import (
+    Resumed,
+    chosen_method,
+    completed,
+    explain,
+    given,
+    resumed,
+    shipped_configurations,
+)
 from lightning_cells.data.datamodule import SequenceDataModule
-from lightning_cells.errors import InputError, origin
+from lightning_cells.errors import InputError, one_line, origin
 from lightning_cells.methods import CellMethod
 from lightning_cells.methods.loading import checkpoint_settings, misfit
 from lightning_cells.methods.short_options import complete_model, short_names
@@ -183,7 +189,7 @@ class TrainingCLI(LightningCLI):
         try:
             return super().instantiate_trainer(**kwargs)
         except (TypeError, ValueError, MisconfigurationException) as error:
-            raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+            raise InputError(f"trainer: {one_line(error)}") from error
 
 
 def _is_ours(logger: Any) -> bool:
@@ -217,12 +223,12 @@ def run(verb: str, args: list[str], make: Callable[[list[str]], object] = Traini
     try:
         make([verb, *args])
     except MisconfigurationException as error:
-        raise InputError(" ".join(str(error).split())) from error
+        raise InputError(one_line(error)) from error
     except ValueError as error:
         told = origin(error)
         if told is error or not isinstance(told, (ValueError, MisconfigurationException)):
             raise
-        raise InputError(" ".join(str(told).split())) from error
+        raise InputError(one_line(told)) from error
     except RuntimeError as error:
         difference = misfit(error)
         if difference is None:

@@ -11,7 +11,7 @@ import tifffile
 
 from lightning_cells.data.ctc import frame_paths
 from lightning_cells.data.image_files import quiet_tifffile, read_frame
-from lightning_cells.errors import InputError
+from lightning_cells.errors import InputError, one_line
 
 _CHANNELS = (1, 3, 4)
 _LARGEST = np.iinfo(np.uint16).max
@@ -146,7 +146,7 @@ class _Pages(Frames):
                 raise ValueError("its pixels end early")
             frame = page.asarray()
         except Exception as error:  # each codec has an exception class of its own
-            reason = " ".join(str(error).split())[:80]
+            reason = one_line(error)[:80]
             raise InputError(f"{name}: is truncated or not readable ({reason}): copy the file again") from None
         if frame.ndim != 2 or frame.dtype not in (np.uint8, np.uint16):
             raise InputError(f"{name}: is no grey 8- or 16-bit image: save all pages alike")

@@ -10,7 +10,7 @@ import numpy as np
 import tifffile
 
 from lightning_cells.data.atomic import writing
-from lightning_cells.errors import InputError
+from lightning_cells.errors import InputError, one_line
 
 MAX_LABEL = 65535
 """Largest label of the challenge's 16-bit masks."""
@@ -93,7 +93,7 @@ def _read(path: Path) -> np.ndarray:
     except (IsADirectoryError, PermissionError) as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): make it a readable image file") from None
     except Exception as error:  # each codec has an exception class of its own
-        reason = " ".join(str(error).split())[:80]
+        reason = one_line(error)[:80]
         raise InputError(f"{path}: is truncated or not a readable image ({reason}): copy it again") from None
     while pixels.ndim > 2 and pixels.shape[0] == 1:
         pixels = pixels[0]

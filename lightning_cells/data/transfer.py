@@ -13,7 +13,7 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from lightning_cells.errors import InputError
+from lightning_cells.errors import InputError, one_line
 
 RETRIES = 8
 """Retries in a row, without `PROGRESS_BYTES` more on disk, before a transfer is given up."""
@@ -143,7 +143,7 @@ def open_url(url: str, start: int = 0) -> requests.Response:
     if status in (200, 206, 416):
         return response
     response.close()
-    reason = " ".join(f"{status} {response.reason}".split())
+    reason = one_line(f"{status} {response.reason}")
     if status in _TRANSIENT:
         seconds = response.headers.get("Retry-After", "")
         raise BrokenOff(f"HTTP {reason}", wait=float(seconds) if seconds.isdigit() else 0.0)
@@ -226,4 +226,4 @@ def _cause(error: BaseException) -> str:
     while isinstance(inner := getattr(error, "reason", None) or next(iter(error.args), None), BaseException):
         error = inner
     said = getattr(error, "verify_message", None) or re.sub(r"<[^<>]*>:? ?", "", str(error))
-    return " ".join(said.split()) or type(error).__name__
+    return one_line(said) or type(error).__name__

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 
-from lightning_cells.errors import InputError
+from lightning_cells.errors import InputError, one_line
 from lightning_cells.loggers.delivery import refused
 from lightning_cells.loggers.store import open_store, tracking_uri
 
@@ -66,7 +66,7 @@ def explained(what: str, uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         if refused(error):
             raise InputError(f"{what}: {uri} says: {reason}: check the name, and MLFLOW_TRACKING_URI") from error
         raise InputError(f"{what}: {uri} cannot be used: is it the right store, and up? ({reason})") from error

@@ -11,7 +11,7 @@ from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from lightning_cells.errors import InputError
+from lightning_cells.errors import InputError, one_line
 from lightning_cells.paths import output_dir
 
 # Opens the experiment in MLflow's pages for model training instead of those for language models.
@@ -44,7 +44,7 @@ def open_store(uri: str) -> MlflowClient:
         with _alone():
             return MlflowClient(uri)
     except (MlflowException, ImportError, SQLAlchemyError, FileExistsError, NotADirectoryError) as error:
-        reason = " ".join(str(error).split()).partition(". ")[0]
+        reason = one_line(error).partition(". ")[0]
         raise InputError(
             f"runs cannot be kept in {uri} ({reason}): give a database or a server as "
             "MLFLOW_TRACKING_URI, such as sqlite:////folder/mlflow.db, or unset it"

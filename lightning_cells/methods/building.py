@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_cells.data.intensity import Normalisation, normalise, rescale, scaled_size
-from lightning_cells.errors import InputError
+from lightning_cells.errors import InputError, one_line
 from lightning_cells.methods.base import CellMethod
 from lightning_cells.methods.loading import read_checkpoint, settings_of
 
@@ -51,7 +51,7 @@ def load_method(path: Path) -> tuple[CellMethod, Preprocessing]:
         method = parser.instantiate_classes(chosen).model
         method.load_state_dict(checkpoint["state_dict"])
     except (jsonargparse.ArgumentError, RuntimeError, TypeError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise InputError(
             f"{path} does not fit this version of lightning_cells: take a checkpoint of this version ({reason})"
         ) from error
