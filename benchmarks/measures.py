@@ -28,7 +28,9 @@ from traccuracy.loaders import load_ctc_data
 from traccuracy.matchers import CTCMatcher
 from traccuracy.metrics import CTCMetrics
 
-from lightning_cells.data.ctc import Lineage, ResultWriter, Track, write_image, write_tracks
+from lightning_cells.data.image_files import write_image
+from lightning_cells.data.results import ResultWriter
+from lightning_cells.data.tracks import Lineage, Track, write_tracks
 from lightning_cells.metrics.evaluate import evaluate
 
 MEASURES = ["SEG", "DET", "TRA"]

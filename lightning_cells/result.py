@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lightning_cells.data.ctc import Lineage, ResultWriter, frame_paths, read_mask, read_tracks
+from lightning_cells.data.ctc import frame_paths
 from lightning_cells.data.frames import open_frames
+from lightning_cells.data.image_files import read_mask
+from lightning_cells.data.results import ResultWriter
+from lightning_cells.data.tracks import Lineage, read_tracks
 from lightning_cells.errors import InputError
 from lightning_cells.visualization.page import png
 from lightning_cells.visualization.video import track_picture

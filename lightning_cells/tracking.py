@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from lightning_cells import __version__
 from lightning_cells.data.cache import stamp
-from lightning_cells.data.ctc import ResultWriter
 from lightning_cells.data.frames import Frames, open_frames
 from lightning_cells.data.locking import exclusive
+from lightning_cells.data.results import ResultWriter
 from lightning_cells.data.spool import Spool
 from lightning_cells.errors import InputError
 from lightning_cells.instances.linkers import Lap, Linker, Overlap

@@ -14,7 +14,7 @@ from skimage.measure import regionprops_table
 
 import lightning_cells as lc
 from lightning_cells.cli import main
-from lightning_cells.data.ctc import Track
+from lightning_cells.data.tracks import Track
 from lightning_cells.errors import InputError
 from lightning_cells.methods.loading import SETTINGS
 from lightning_cells.methods.ulstm import ULSTM

@@ -15,7 +15,7 @@ import torch
 from scipy import ndimage
 
 from lightning_cells.cli import main
-from lightning_cells.data.ctc import read_tracks
+from lightning_cells.data.tracks import read_tracks
 from lightning_cells.methods.loading import SETTINGS
 from lightning_cells.metrics.validity import VERTEX, check_masks, check_parents
 from lightning_cells.networks.hourglass import StackedHourglass

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from lightning_cells.callbacks.images import Candidate
-from lightning_cells.data.ctc import Lineage, clip_lineage, merge_identities
+from lightning_cells.data.ctc import merge_identities
 from lightning_cells.data.sequence import Sequence
+from lightning_cells.data.tracks import Lineage, clip_lineage
 from lightning_cells.metrics.cells import CellError, frame_errors
 from lightning_cells.metrics.divisions import compare_divisions
 from lightning_cells.metrics.matching import Regions, match

@@ -14,29 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from lightning_cells.data.image_files import MAX_LABEL, read_frame, read_mask, write_image
-from lightning_cells.data.results import ResultWriter
-from lightning_cells.data.tracks import Lineage, Track, clip_lineage, read_tracks, write_tracks
 from lightning_cells.errors import InputError
-
-__all__ = [
-    "MAX_LABEL",
-    "Lineage",
-    "ResultWriter",
-    "SequenceFiles",
-    "Track",
-    "Truth",
-    "clip_lineage",
-    "find_sequence",
-    "frame_paths",
-    "merge_identities",
-    "read_frame",
-    "read_mask",
-    "read_tracks",
-    "sequence_names",
-    "write_image",
-    "write_tracks",
-]
 
 Truth = Literal["gold", "silver"]
 

@@ -8,16 +8,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from lightning_cells.data.ctc import (
-    Lineage,
-    SequenceFiles,
-    clip_lineage,
-    merge_identities,
-    read_frame,
-    read_mask,
-    read_tracks,
-)
+from lightning_cells.data.ctc import SequenceFiles, merge_identities
+from lightning_cells.data.image_files import read_frame, read_mask
 from lightning_cells.data.intensity import Normalisation, normalise, rescale, rescale_labels
+from lightning_cells.data.tracks import Lineage, clip_lineage, read_tracks
 from lightning_cells.errors import InputError
 
 FORMAT = 1

@@ -8,37 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lightning_cells.data.cache import content_digests, entry, open_array, stamp
-from lightning_cells.data.ctc import (
-    Lineage,
-    SequenceFiles,
-    Track,
-    Truth,
-    clip_lineage,
-    find_sequence,
-    read_mask,
-)
+from lightning_cells.data.ctc import SequenceFiles, Truth, find_sequence
 from lightning_cells.data.decode import ARRAYS, FORMAT, decode, roles
+from lightning_cells.data.image_files import read_mask
 from lightning_cells.data.intensity import (
     Normalisation,
     normalise,
-    rescale,
-    rescale_labels,
-    resize_labels,
     scaled_size,
 )
+from lightning_cells.data.tracks import Lineage, Track, clip_lineage
 from lightning_cells.errors import InputError
 from lightning_cells.paths import cache_dir
-
-__all__ = [
-    "Normalisation",
-    "Sequence",
-    "normalise",
-    "open_files",
-    "open_sequence",
-    "rescale",
-    "rescale_labels",
-    "resize_labels",
-]
 
 
 class Stored(NamedTuple):

@@ -14,10 +14,11 @@ import numpy as np
 from tqdm import tqdm
 
 from lightning_cells.data.atomic import beside
-from lightning_cells.data.ctc import Lineage, Track, write_image, write_tracks
+from lightning_cells.data.image_files import write_image
 from lightning_cells.data.simulation.brightfield import brightfield
 from lightning_cells.data.simulation.fibres import fibres
 from lightning_cells.data.simulation.nuclei import nuclei
+from lightning_cells.data.tracks import Lineage, Track, write_tracks
 from lightning_cells.errors import InputError
 
 Kind = Literal["nuclei", "brightfield", "fibres"]

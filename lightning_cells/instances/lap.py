@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lightning_cells.data.ctc import MAX_LABEL, Lineage, Track
+from lightning_cells.data.image_files import MAX_LABEL
+from lightning_cells.data.tracks import Lineage, Track
 from lightning_cells.errors import InputError
 
 

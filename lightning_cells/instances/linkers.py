@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from lightning_cells.data.ctc import Lineage
+from lightning_cells.data.tracks import Lineage
 from lightning_cells.instances.lap import LapLinker
 from lightning_cells.instances.linking import OverlapLinker
 

@@ -3,7 +3,8 @@
 import numpy as np
 from scipy.sparse import coo_array
 
-from lightning_cells.data.ctc import MAX_LABEL, Lineage, Track
+from lightning_cells.data.image_files import MAX_LABEL
+from lightning_cells.data.tracks import Lineage, Track
 from lightning_cells.errors import InputError
 
 

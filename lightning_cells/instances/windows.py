@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_cells.data.ctc import MAX_LABEL, Lineage, Track
+from lightning_cells.data.image_files import MAX_LABEL
+from lightning_cells.data.tracks import Lineage, Track
 from lightning_cells.errors import InputError
 from lightning_cells.instances.link_options import LinkOptions
 from lightning_cells.instances.linking import overlaps

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from lightning_cells.data.clips import Chunk, Target
-from lightning_cells.data.ctc import Lineage, clip_lineage
 from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.data.sequence import Sequence
+from lightning_cells.data.tracks import Lineage, clip_lineage
 from lightning_cells.instances.linkers import Linker
 from lightning_cells.methods.loading import SETTINGS
 from lightning_cells.methods.optimisation import Optimization

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_cells.data.ctc import Lineage
 from lightning_cells.data.intensity import resize_labels
+from lightning_cells.data.tracks import Lineage
 from lightning_cells.instances.embedding import EmbeddingDecoder
 from lightning_cells.instances.tiling import Tile, Tiling
 from lightning_cells.instances.windows import PairLinker

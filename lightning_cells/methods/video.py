@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cells.data.ctc import Lineage
+from lightning_cells.data.tracks import Lineage
 from lightning_cells.instances.components import Decoder
 from lightning_cells.instances.linkers import FrameLinker
 from lightning_cells.methods.base import Video

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from typing import NamedTuple
 
-from lightning_cells.data.ctc import Lineage
+from lightning_cells.data.tracks import Lineage
 
 TOLERANCE = 1  # frames by which a division may come early or late
 

@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lightning_cells.data.ctc import Lineage, clip_lineage, frame_paths, read_mask, read_tracks
+from lightning_cells.data.ctc import frame_paths
+from lightning_cells.data.image_files import read_mask
+from lightning_cells.data.tracks import Lineage, clip_lineage, read_tracks
 from lightning_cells.errors import InputError
 from lightning_cells.metrics.counts import CTCCounts
 from lightning_cells.metrics.matcher import CTCMatcher

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_cells.data.ctc import Lineage
+from lightning_cells.data.tracks import Lineage
 from lightning_cells.errors import InputError
 from lightning_cells.metrics.counts import CTCCounts
 from lightning_cells.metrics.detection import DetectionCounts, count_detections

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_cells.data.ctc import MAX_LABEL
+from lightning_cells.data.image_files import MAX_LABEL
 from lightning_cells.errors import InputError
 
 # A contingency table up to this many entries is counted in place (32 MB); larger ones are sorted instead.

@@ -5,7 +5,8 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_cells.data.ctc import MAX_LABEL, Lineage
+from lightning_cells.data.image_files import MAX_LABEL
+from lightning_cells.data.tracks import Lineage
 from lightning_cells.errors import InputError
 
 VERTEX = MAX_LABEL + 1  # a vertex, a cell in a frame, is written frame * VERTEX + label

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from lightning_cells.data.ctc import Lineage, Track
+from lightning_cells.data.tracks import Lineage, Track
 from lightning_cells.metrics.cells import Kind
 from lightning_cells.metrics.divisions import Division, compare_divisions
 from lightning_cells.visualization.drawing import Colour, track_colours

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from lightning_cells.data.atomic import writing
-from lightning_cells.data.ctc import Lineage
+from lightning_cells.data.tracks import Lineage
 from lightning_cells.visualization.drawing import (
     grey,
     paint,

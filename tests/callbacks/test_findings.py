@@ -6,8 +6,10 @@ from PIL import Image
 
 from lightning_cells.callbacks import findings as module
 from lightning_cells.callbacks.findings import CellRow, Findings
-from lightning_cells.data.ctc import SequenceFiles, Track, write_image
+from lightning_cells.data.ctc import SequenceFiles
+from lightning_cells.data.image_files import write_image
 from lightning_cells.data.sequence import Sequence
+from lightning_cells.data.tracks import Track
 
 SIZE = (20, 30)
 

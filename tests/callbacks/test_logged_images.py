@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 from lightning_cells.callbacks import images as module
 from lightning_cells.callbacks.images import Pictures
 from lightning_cells.data.clips import Chunk, ChunkDataset
-from lightning_cells.data.ctc import SequenceFiles, write_image
+from lightning_cells.data.ctc import SequenceFiles
+from lightning_cells.data.image_files import write_image
 from lightning_cells.data.sampling import ChunkSampler
 from lightning_cells.data.sequence import Sequence
 from lightning_cells.errors import InputError

@@ -10,7 +10,8 @@ import pytest
 import tifffile
 from cli_cases import METHOD, NO_RUN, QUIET, complaint, fit, say
 
-from lightning_cells.data.ctc import frame_paths, read_mask
+from lightning_cells.data.ctc import frame_paths
+from lightning_cells.data.image_files import read_mask
 from lightning_cells.errors import InputError
 from lightning_cells.instances.linking import OverlapLinker
 

@@ -13,7 +13,8 @@ from cli_cases import complaint, run_python, say
 
 from lightning_cells import __version__
 from lightning_cells.cli import TRAINING, VERBS, main
-from lightning_cells.data.ctc import frame_paths, read_mask
+from lightning_cells.data.ctc import frame_paths
+from lightning_cells.data.image_files import read_mask
 
 Capture = pytest.CaptureFixture[str]
 

@@ -15,8 +15,8 @@ import yaml
 from cli_cases import METHOD, NO_RUN, PLACE, QUIET, SHORT, SPLIT, complaint, fit, printed, say
 
 import lightning_cells
-from lightning_cells.data.ctc import write_image
 from lightning_cells.data.datamodule import SequenceDataModule
+from lightning_cells.data.image_files import write_image
 from lightning_cells.data.simulate import simulate
 
 CONF = Path(lightning_cells.__file__).parents[1] / "conf"

@@ -9,7 +9,8 @@ from cli_cases import METHOD, NO_RUN, QUIET, SHORT, SPLIT, complaint, fit, print
 
 from lightning_cells.cli import main
 from lightning_cells.cli.training import TrainingCLI
-from lightning_cells.data.ctc import frame_paths, read_mask
+from lightning_cells.data.ctc import frame_paths
+from lightning_cells.data.image_files import read_mask
 from lightning_cells.instances.linkers import Overlap
 
 Capture = pytest.CaptureFixture[str]

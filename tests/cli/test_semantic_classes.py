@@ -7,7 +7,7 @@ from cli_cases import NO_RUN, QUIET, SHORT, complaint, run_python, say
 from mlflow import MlflowClient
 
 from lightning_cells.cli.training import TrainingCLI
-from lightning_cells.data.ctc import read_mask, write_image
+from lightning_cells.data.image_files import read_mask, write_image
 from lightning_cells.data.simulate import simulate
 
 TINY = ["-c", "conf/method/brightfield/tiny.yaml", *QUIET, *SHORT, "--data.train", "['01']", "--data.val", "['02']"]

@@ -14,7 +14,7 @@ import tifffile
 from data_cases import ROWS, SIZE, complaint, make_video, markers
 
 from lightning_cells.data import cache as cache_module
-from lightning_cells.data.ctc import write_image
+from lightning_cells.data.image_files import write_image
 from lightning_cells.data.sequence import Sequence, open_sequence
 
 

@@ -10,7 +10,8 @@ from data_cases import make_video
 
 from lightning_cells.data.augment import Augmentation, ClipAugmentation
 from lightning_cells.data.clips import ChunkDataset, ClipDataset, ClipLoader
-from lightning_cells.data.ctc import SequenceFiles, read_mask
+from lightning_cells.data.ctc import SequenceFiles
+from lightning_cells.data.image_files import read_mask
 from lightning_cells.data.sampling import ChunkRequest, ClipRequest, ClipSampler
 from lightning_cells.data.sequence import Sequence, open_sequence
 from lightning_cells.data.targets import ThreeClassTarget, TwoClassTarget

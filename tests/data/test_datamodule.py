@@ -18,8 +18,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_cells.data.augment import Augmentation
 from lightning_cells.data.clips import Chunk, Clip
-from lightning_cells.data.ctc import read_frame, write_image
 from lightning_cells.data.datamodule import SequenceDataModule
+from lightning_cells.data.image_files import read_frame, write_image
 from lightning_cells.errors import InputError
 
 VARIED = Augmentation(crop=24, rotation=180, elastic=3, noise=0.2, intensity_shift=0.5)

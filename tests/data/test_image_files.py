@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from data_cases import complaint
 
-from lightning_cells.data.ctc import read_frame, read_mask, write_image
+from lightning_cells.data.image_files import read_frame, read_mask, write_image
 
 PIXELS = np.random.default_rng(0).integers(0, 60000, (20, 30)).astype(np.uint16)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from data_cases import complaint
 
-from lightning_cells.data.sequence import normalise, rescale, rescale_labels, resize_labels
+from lightning_cells.data.intensity import normalise, rescale, rescale_labels, resize_labels
 
 RNG = np.random.default_rng(0)
 FRAMES = [

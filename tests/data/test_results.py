@@ -11,7 +11,9 @@ import tifffile
 from ctc_metrics import validate_sequence
 from data_cases import complaint, mask, touch
 
-from lightning_cells.data.ctc import ResultWriter, Track, read_tracks, sequence_names
+from lightning_cells.data.ctc import sequence_names
+from lightning_cells.data.results import ResultWriter
+from lightning_cells.data.tracks import Track, read_tracks
 
 MASKS = {0: mask("11..", "...."), 1: mask("22..", "..33")}
 TRACKS = {1: Track(1, 0, 0, 0), 2: Track(2, 1, 1, 1), 3: Track(3, 1, 1, 1)}
@@ -130,7 +132,7 @@ def test_frames_come_once(tmp_path: Path) -> None:
 def test_killed_writer_leaves_no_result(tmp_path: Path) -> None:
     code = (
         "import os, sys, numpy as np\nfrom pathlib import Path\n"
-        "from lightning_cells.data.ctc import ResultWriter\n"
+        "from lightning_cells.data.results import ResultWriter\n"
         "with ResultWriter(Path(sys.argv[1])) as writer:\n"
         "    writer.write(0, np.ones((2, 2), int))\n    os._exit(9)\n"
     )

@@ -8,8 +8,10 @@ import pytest
 import tifffile
 from data_cases import CELLS, SIZE, complaint, make_video, markers, segmented
 
-from lightning_cells.data.ctc import Track, write_image
-from lightning_cells.data.sequence import open_sequence, rescale_labels
+from lightning_cells.data.image_files import write_image
+from lightning_cells.data.intensity import rescale_labels
+from lightning_cells.data.sequence import open_sequence
+from lightning_cells.data.tracks import Track
 
 
 @pytest.fixture

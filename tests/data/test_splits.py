@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from data_cases import complaint
 
-from lightning_cells.data.ctc import SequenceFiles, Track
+from lightning_cells.data.ctc import SequenceFiles
 from lightning_cells.data.sequence import Sequence
 from lightning_cells.data.splits import fold, select
+from lightning_cells.data.tracks import Track
 
 
 def video(name: str, frames: int = 10, first: int = 0) -> Sequence:

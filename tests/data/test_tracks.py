@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from data_cases import complaint
 
-from lightning_cells.data.ctc import Track, clip_lineage, read_tracks, write_tracks
+from lightning_cells.data.tracks import Track, clip_lineage, read_tracks, write_tracks
 
 LINEAGE = {1: Track(1, 0, 4, 0), 10: Track(10, 5, 9, 1), 2: Track(2, 5, 7, 1)}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightning_cells.data.ctc import write_image
+from lightning_cells.data.image_files import write_image
 from lightning_cells.data.images import open_images
 from lightning_cells.data.sequence import Sequence
 from lightning_cells.errors import InputError

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from lightning_cells.cli import main
-from lightning_cells.data.ctc import write_image
+from lightning_cells.data.image_files import write_image
 from lightning_cells.experiments import runner
 from lightning_cells.experiments.cross_validation import fold_table, printed
 from lightning_cells.experiments.processes import Place, ProcessPool

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_cells.data.ctc import find_sequence, read_mask, read_tracks
+from lightning_cells.data.ctc import find_sequence
+from lightning_cells.data.image_files import read_mask
+from lightning_cells.data.tracks import read_tracks
 from lightning_cells.errors import InputError
 from lightning_cells.instances.lap import HeldFrames, LapLinker
 from lightning_cells.instances.linkers import Lap, Overlap

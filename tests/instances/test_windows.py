@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from truth_embeddings import colour, embed
 
-from lightning_cells.data.ctc import read_mask, read_tracks
+from lightning_cells.data.image_files import read_mask
 from lightning_cells.data.simulate import simulate
+from lightning_cells.data.tracks import read_tracks
 from lightning_cells.errors import InputError
 from lightning_cells.instances.embedding import EmbeddingDecoder
 from lightning_cells.instances.mean_shift import MeanShift

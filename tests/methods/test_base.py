@@ -17,8 +17,9 @@ from torch import Tensor
 from lightning_cells.callbacks.result_writer import ResultFolders
 from lightning_cells.data.augment import Augmentation
 from lightning_cells.data.clips import Chunk, Clip
-from lightning_cells.data.ctc import Lineage, read_mask
 from lightning_cells.data.datamodule import SequenceDataModule
+from lightning_cells.data.image_files import read_mask
+from lightning_cells.data.tracks import Lineage
 from lightning_cells.instances.linking import OverlapLinker
 from lightning_cells.methods import CellMethod, Tracked
 from lightning_cells.metrics.evaluate import evaluate

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from lightning_cells.data.augment import Augmentation
 from lightning_cells.data.clips import Clip
-from lightning_cells.data.ctc import read_mask, write_image
 from lightning_cells.data.datamodule import SequenceDataModule
+from lightning_cells.data.image_files import read_mask, write_image
 from lightning_cells.data.sequence import open_sequence
 from lightning_cells.data.simulate import simulate
 from lightning_cells.data.targets import three_class

@@ -17,10 +17,12 @@ from torch.utils.data import DataLoader
 from lightning_cells.callbacks.result_writer import ResultFolders
 from lightning_cells.data.augment import Augmentation
 from lightning_cells.data.clips import ChunkDataset, Clip
-from lightning_cells.data.ctc import frame_paths, read_mask, read_tracks
+from lightning_cells.data.ctc import frame_paths
 from lightning_cells.data.datamodule import SequenceDataModule
+from lightning_cells.data.image_files import read_mask
 from lightning_cells.data.sampling import ChunkRequest
 from lightning_cells.data.sequence import open_sequence
+from lightning_cells.data.tracks import read_tracks
 from lightning_cells.errors import InputError
 from lightning_cells.instances.components import ArgmaxDecoder, ThresholdDecoder
 from lightning_cells.instances.linkers import Overlap

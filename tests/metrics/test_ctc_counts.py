@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from lightning_cells.data.ctc import Track
+from lightning_cells.data.tracks import Track
 from lightning_cells.metrics.counts import CTCCounts
 from lightning_cells.metrics.matcher import CTCMatcher
 

@@ -15,7 +15,7 @@ import torch
 from ctc_metrics.scripts.evaluate import evaluate_sequence, match_computed_to_reference_masks
 from ctc_metrics.utils.representations import count_acyclic_graph_correction_operations
 
-from lightning_cells.data.ctc import Lineage, Track
+from lightning_cells.data.tracks import Lineage, Track
 from lightning_cells.metrics.ctc import CTCCounts, CTCMatcher, CTCMeasures
 
 SIZE = 20

@@ -3,7 +3,7 @@
 import torch
 from torchmetrics import Metric
 
-from lightning_cells.data.ctc import Lineage, Track
+from lightning_cells.data.tracks import Lineage, Track
 from lightning_cells.metrics import measures
 from lightning_cells.metrics.ctc import CTCCounts
 from lightning_cells.metrics.detection import DetectionCounts

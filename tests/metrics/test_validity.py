@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lightning_cells.data.ctc import Track
+from lightning_cells.data.tracks import Track
 from lightning_cells.errors import InputError
 from lightning_cells.metrics.matcher import CTCMatcher
 

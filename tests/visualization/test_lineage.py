@@ -2,7 +2,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
-from lightning_cells.data.ctc import Lineage, Track
+from lightning_cells.data.tracks import Lineage, Track
 from lightning_cells.visualization import lineage as module
 from lightning_cells.visualization.drawing import track_colours
 from lightning_cells.visualization.lineage import (

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_cells.data.ctc import Track
+from lightning_cells.data.tracks import Track
 from lightning_cells.visualization import montage as module
 from lightning_cells.visualization import video
 from lightning_cells.visualization.drawing import grey, panel_size, resample, rims, save_png, track_colours

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_cells.data.ctc import Track
+from lightning_cells.data.tracks import Track
 from lightning_cells.visualization.drawing import track_colours
 from lightning_cells.visualization.video import FRAMES, GAP, Preview, centres, tails
 
