@@ -75,13 +75,10 @@ def run(args: argparse.Namespace) -> None:
 
     from lightning_cells.cli.resolving import Resolver
     from lightning_cells.experiments.tuning.storage import Storage
-    from lightning_cells.experiments.tuning.study_file import StudyFile
     from lightning_cells.experiments.tuning.sweep import run_sweep
-    from lightning_cells.paths import shipped
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    path = args.file if args.file.exists() else shipped(args.file)
-    plan = StudyFile.read(path).adjusted(args.trials, args.checkpoint, _shared(args))
+    plan = _read(args)
     storage = Storage(args.storage, args.heartbeat)
     resolver = Resolver()
     plan, config = _check(plan, resolver)
@@ -107,11 +104,8 @@ def _submit(args: argparse.Namespace) -> None:
     """Writes and submits the array, after a look at what can be checked without data."""
     from lightning_cells.cli.sweep_slurm import array_script, submit
     from lightning_cells.errors import InputError
-    from lightning_cells.experiments.tuning.study_file import StudyFile
-    from lightning_cells.paths import shipped
 
-    path = args.file if args.file.exists() else shipped(args.file)
-    StudyFile.read(path).adjusted(args.trials, args.checkpoint, _shared(args))
+    _read(args)
     if not (args.storage or "").startswith("postgresql"):
         raise InputError(
             "--slurm: workers on several machines share a server: give --storage postgresql://HOST/DATABASE"
@@ -125,11 +119,14 @@ def _submit(args: argparse.Namespace) -> None:
         submit(script)
 
 
-def _shared(args: argparse.Namespace) -> list[str]:
-    """Options of ``fit`` that hold for all trials, as ``OPTION=VALUE``."""
+def _read(args: argparse.Namespace) -> "StudyFile":
+    """Reads the sweep's file, with what the command line adds."""
     from lightning_cells.cli.parsing import dotted
+    from lightning_cells.experiments.tuning.study_file import StudyFile
+    from lightning_cells.paths import shipped
 
-    return dotted(args.passed_on, vars(args))
+    path = args.file if args.file.exists() else shipped(args.file)
+    return StudyFile.read(path).adjusted(args.trials, args.checkpoint, dotted(args.passed_on, vars(args)))
 
 
 def _check(plan: "StudyFile", resolver: "Resolver") -> tuple["StudyFile", dict[str, Any]]:

@@ -135,7 +135,7 @@ class Trials:
         study: the study.
         plan: the sweep.
         storage: where the study is kept.
-        lost: called for each trial that is taken back from a dead worker.
+        lost: called for each trial whose worker died and that is repeated.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class Trials:
         self._storage.rdb.record_heartbeat(trial._trial_id)
 
     def tell(self, trial: Trial, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        """Ends a trial; False if another worker had taken it back, and it does not count any more."""
+        """Ends a trial; False if another worker counted it as lost, so that its repetition counts."""
         with self._storage.alone(self._plan.study):
             if self._study.get_trials(deepcopy=False)[trial.number].state.is_finished():
                 return False
@@ -222,7 +222,7 @@ class Trials:
         return bool(self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
 
     def _take_back(self) -> None:
-        """Has the trials of dead workers repeated: those that failed, and nobody has said why."""
+        """Repeats the trials of workers that died: failed ones for which no reason is noted."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             optuna.storages.fail_stale_trials(self._study)

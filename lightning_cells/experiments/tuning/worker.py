@@ -187,7 +187,7 @@ class Worker:
             outcome = future.result()
             if outcome.ending == "finished":
                 self._check_logged({**outcome.logged, **{name: 0 for each in attempt.reports for name in each}})
-        except UpdateFinishedTrialError:  # others took its worker for dead, and have it repeated
+        except UpdateFinishedTrialError:  # another worker counted it as lost and repeats it
             self._tidy(attempt)
             return
         except InputError as error:
@@ -234,10 +234,10 @@ class Worker:
     def _ended(
         self, attempt: Attempt, state: str, counted: bool, measures: Mapping[str, float] | None = None, reason: str = ""
     ) -> None:
-        """Writes down what became of a trial, unless others have taken it and it does not count here."""
+        """Writes down what became of a trial, unless another worker counted it as lost and repeats it."""
         number = attempt.trial.number
         if counted:
-            if attempt.run is None:  # it died before it told
+            if attempt.run is None:  # its process died before it told its run
                 attempt.run = self._runs.find(number) or self._runs.begin(number, attempt.chosen)
             if not self._work.logs:
                 self._runs.log(attempt.run, [*attempt.reports, *([measures] if measures else [])])
@@ -269,5 +269,5 @@ class Worker:
 
     def _note(self, trial: Trial, key: str, value: Any) -> None:
         if value is not None:
-            with suppress(UpdateFinishedTrialError):  # others have taken it
+            with suppress(UpdateFinishedTrialError):  # another worker counted it as lost
                 trial.set_user_attr(key, value)
