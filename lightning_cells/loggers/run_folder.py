@@ -1,6 +1,5 @@
 """What this machine keeps of a run, so that it can go on: its configuration, and which process is at work on it."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -8,9 +7,10 @@ import re
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from lightning_cells.data.atomic import writing
 from lightning_cells.errors import InputError
@@ -40,7 +40,7 @@ class RunFolder:
         self.path = _runs() / name
         self.config = self.path / "config.yaml"
         self.outbox = self.path / "outbox"
-        self._claimed: IO[str] | None = None
+        self._claimed: FileLock | None = None
         self._writing = threading.Lock()
 
     def read(self) -> dict[str, Any]:
@@ -79,15 +79,14 @@ class RunFolder:
             InputError: if another one is.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        file = open(self.path / ".lock", "w")  # noqa: SIM115 - the lock lasts as long as it is open
+        lock = FileLock(self.path / ".lock", thread_local=False)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
+            lock.acquire(timeout=0)
+        except Timeout:
             raise InputError(
                 f"run {self.name} is at work in another process: wait for its end, or stop it first"
             ) from None
-        self._claimed = file
+        self._claimed = lock
 
     def release(self) -> None:
         """Lets others work on it; removes the folder if nothing is kept in it."""
@@ -98,7 +97,7 @@ class RunFolder:
                 (self.path / name).unlink(missing_ok=True)
             with suppress(OSError):  # another one has just begun something in it
                 self.path.rmdir()
-        self._claimed.close()
+        self._claimed.release()
         self._claimed = None
 
 

@@ -1,11 +1,8 @@
 """Where runs are kept: the MLflow store of a project."""
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
@@ -59,7 +56,9 @@ def open_experiment(client: MlflowClient, name: str) -> Experiment:
             client.restore_experiment(experiment.experiment_id)
         if experiment is not None:
             return experiment
-        return client.get_experiment(client.create_experiment(name, _artifacts(client), _KIND))
+        # a sqlite store would put artifacts under the working directory; a server knows its own place
+        place = artifact_root() if client.tracking_uri.startswith("sqlite:") else None
+        return client.get_experiment(client.create_experiment(name, place, _KIND))
 
 
 def runs_named(client: MlflowClient, name: str) -> list[Run]:
@@ -71,22 +70,12 @@ def runs_named(client: MlflowClient, name: str) -> list[Run]:
     return list(client.search_runs(experiments, f"attributes.run_name = {quote}{name}{quote}"))
 
 
-def _artifacts(client: MlflowClient) -> str | None:
-    """A sqlite store would put artifacts under the working directory; a server knows its own place."""
-    if not client.tracking_uri.startswith("sqlite:"):
-        return None
-    return artifact_root()
-
-
 def artifact_root() -> str:
     """Address of the folder where a local store keeps pictures and other files."""
     return (output_dir() / "artifacts").as_uri()
 
 
-@contextmanager
-def _alone() -> Iterator[None]:
-    folder: Path = output_dir()
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".mlflow.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _alone() -> FileLock:
+    """Held while the store is changed, by one process at a time."""
+    output_dir().mkdir(parents=True, exist_ok=True)
+    return FileLock(output_dir() / ".mlflow.lock")

@@ -13,13 +13,12 @@ import numpy as np
 from lightning_cells.data.simulation.optics import blur, camera, illumination, smooth_field
 from lightning_cells.data.simulation.population import DEATH, Biology, Population
 from lightning_cells.data.simulation.shapes import (
-    Labels,
     Pixels,
     SimulatedFrame,
     TextureBank,
     canvas_size,
     field_of,
-    rasterise,
+    labelled_frames,
     speckle,
     spread,
 )
@@ -57,17 +56,12 @@ def brightfield(
     """
     cells = cells or max(1, round(size[0] * size[1] / AREA_PER_CELL))
     population = Population(rng, size, cells, HELA)
-    labels = Labels()
     canvas = canvas_size(size)
     granules = TextureBank(speckle(rng, 48, 41, 1.1))
     nucleoli = TextureBank(_nucleoli(rng))
     light = illumination(rng, size, depth=0.15) * (1 + 0.01 * smooth_field(rng, size, 30.0)) * _dust(rng, size)
     defocus = rng.uniform(0.8, 1.2)
-    for frame in range(frames):
-        if frame:
-            population.step()
-        pixels = rasterise(population, canvas)
-        truth, parents = labels.draw(population, pixels, canvas)
+    for pixels, truth, parents in labelled_frames(population, frames, canvas):
         thickness, nucleus = _thickness(population, pixels, granules, nucleoli, canvas)
         classes = np.where(truth > 0, np.where(field_of(nucleus), NUCLEUS, CYTOPLASM), 0).astype(np.uint8)
         lamp = 1 + 0.005 * rng.standard_normal()

@@ -8,13 +8,12 @@ import numpy as np
 from lightning_cells.data.simulation.optics import blur, camera, haze, illumination, smooth_field
 from lightning_cells.data.simulation.population import DEATH, Biology, Population
 from lightning_cells.data.simulation.shapes import (
-    Labels,
     Pixels,
     SimulatedFrame,
     TextureBank,
     canvas_size,
     field_of,
-    rasterise,
+    labelled_frames,
     speckle,
     spread,
 )
@@ -48,18 +47,13 @@ def nuclei(rng: np.random.Generator, frames: int, size: tuple[int, int], cells: 
     """
     cells = cells or max(1, round(size[0] * size[1] / AREA_PER_CELL))
     population = Population(rng, size, cells, NUCLEI)
-    labels = Labels()
     canvas = canvas_size(size)
     bank = TextureBank(_chromatin(rng))
     light = illumination(rng, size, depth=rng.uniform(0.35, 0.5))
     clouds = np.exp(0.5 * smooth_field(rng, size, 40.0))  # light from cells and medium far below the focus
     photons = rng.uniform(80, 130)
     sharp = rng.uniform(0.8, 1.0)
-    for frame in range(frames):
-        if frame:
-            population.step()
-        pixels = rasterise(population, canvas)
-        truth, parents = labels.draw(population, pixels, canvas)
+    for pixels, truth, parents in labelled_frames(population, frames, canvas):
         specimen = _specimen(population, pixels, bank, canvas, sharp)
         glow = field_of(haze(specimen, strength=0.12, sigma=10.0)) + 0.06 * clouds
         lamp = 1 + 0.03 * rng.standard_normal()

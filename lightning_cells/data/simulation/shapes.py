@@ -1,5 +1,6 @@
 """From a population to pixels: which cell owns which pixel, and exact labels with their parents."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
@@ -100,42 +101,41 @@ def spread(pixels: Pixels, values: np.ndarray, canvas: tuple[int, int]) -> np.nd
     return image.reshape(canvas)
 
 
-class Labels:
-    """Hands out instance labels frame by frame, so that a label never returns once it has gone."""
+def labelled_frames(
+    population: Population, frames: int, canvas: tuple[int, int]
+) -> Iterator[tuple[Pixels, np.ndarray, dict[int, int]]]:
+    """Lets a population live, and labels its cells frame by frame; a label never returns once it has gone.
 
-    def __init__(self) -> None:
-        self.used = 0
+    Cells with less than `SMALLEST` pixels in view get no label; one that comes back gets a new label.
 
-    def draw(
-        self, population: Population, pixels: Pixels, canvas: tuple[int, int]
-    ) -> tuple[np.ndarray, dict[int, int]]:
-        """Labels one frame and notes the labels in the population.
+    Args:
+        population: the cells; their ``label`` is updated.
+        frames: number of frames.
+        canvas: size of the canvas in pixels.
 
-        Cells with less than `SMALLEST` pixels in view get no label; one that comes back gets a new label.
+    Yields:
+        Which cell owns which pixel, (H, W) int32 labels of the field, and the parents of the labels born in this frame.
 
-        Args:
-            population: the cells; their ``label`` is updated.
-            pixels: which cell owns which pixel.
-            canvas: size of the canvas in pixels.
-
-        Returns:
-            (H, W) int32 labels of the field, and the parents of the labels born in this frame.
-
-        Raises:
-            InputError: if the labels no longer fit 16 bits.
-        """
+    Raises:
+        InputError: if the labels no longer fit 16 bits.
+    """
+    used = 0
+    for frame in range(frames):
+        if frame:
+            population.step()
         cells = population.cells
+        pixels = rasterise(population, canvas)
         owner = largest_parts(field_of(spread(pixels, pixels.cell + 1, canvas).astype(np.int32)))
         visible = np.bincount(owner.ravel(), minlength=len(cells) + 1)[1:] >= SMALLEST
         parents: dict[int, int] = {}
         cells["label"][~visible] = 0
         for row in np.flatnonzero(visible & (cells["label"] == 0)):
-            self.used += 1
-            cells["label"][row] = self.used
+            used += 1
+            cells["label"][row] = used
             if cells["mother"][row]:
-                parents[self.used] = int(cells["mother"][row])
-        check_labels(self.used)
-        return np.concatenate([[0], cells["label"]]).astype(np.int32)[owner], parents
+                parents[used] = int(cells["mother"][row])
+        check_labels(used)
+        yield pixels, np.concatenate([[0], cells["label"]]).astype(np.int32)[owner], parents
 
 
 def largest_parts(labels: np.ndarray) -> np.ndarray:
