@@ -82,13 +82,14 @@ def short_names(names: Iterable[str]) -> set[str]:
     return {short for short, full in _SHORT.items() if full.partition(".")[0] in parts}
 
 
-def find_method(name: str) -> type | None:
+def find_method(name: Any) -> type | None:
     """The class of an import path, or of a name in `lightning_cells.methods`; None if there is none."""
-    module, _, kind = name.rpartition(".")
+    module, _, kind = str(name).rpartition(".")
     try:
-        return getattr(import_module(module or "lightning_cells.methods"), kind)
+        found = getattr(import_module(module or "lightning_cells.methods"), kind)
     except (ImportError, AttributeError, ValueError):
         return None  # the parser says so
+    return found if isinstance(found, type) else None
 
 
 def complete_option(method: type, name: str, value: Any) -> tuple[str, Any]:
