@@ -1,10 +1,11 @@
 """Checkpoints: where and when they are written, whole at any time, and what of a training they bring back."""
 
 import errno
+import io
 import os
 import sys
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
@@ -38,8 +39,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> None:
         """Writes, or notes why it is impossible."""
         try:
-            with writing(Path(path)) as temporary, _File(temporary) as file:
-                torch.save(checkpoint, cast(IO[bytes], file))
+            content = io.BytesIO()  # torch hides why a file cannot be written
+            torch.save(checkpoint, content)
+            with writing(Path(path)) as temporary:
+                _write(temporary, content.getbuffer())
             self.failure = None
         except OSError as error:
             if self.failure is None:
@@ -51,39 +54,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             self.failure = OSError(error.errno, error.strerror, str(path))
 
 
-class _File:
-    """A file for `torch.save`, which would hide why something cannot be written; on disk when it is closed."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
-        self._error: OSError | None = None
-
-    def __enter__(self) -> "_File":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        try:
-            if kind is None:
-                self.flush()
-                os.fsync(self._file.fileno())
-        except OSError as error:
-            self._error = self._error or error
-        finally:
-            self._file.close()
-        if self._error is not None:
-            raise self._error
-
-    def write(self, content: bytes) -> int:
-        """Writes, or notes the error for the end."""
-        try:
-            return self._file.write(content)
-        except OSError as error:
-            self._error = self._error or error
-            raise
-
-    def flush(self) -> None:
-        """Hands what is buffered to the operating system."""
-        self._file.flush()
+def _write(path: Path, content: memoryview) -> None:
+    """Writes a file, which is on disk and not just on its way there when this returns."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 _BOOKS = ("best_k_models", "kth_best_model_path", "kth_value", "best_model_path", "best_model_score", "current_score")

@@ -22,16 +22,15 @@ class Disk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.full = False
         self.refused = 0
-        write = module._File.write
+        write = module._write
 
-        def guarded(file: module._File, content: bytes) -> int:
+        def guarded(path: Path, content: memoryview) -> None:
             if self.full:
                 self.refused += 1
-                file._error = OSError(28, "No space left on device")
-                raise file._error
-            return write(file, content)
+                raise OSError(28, "No space left on device")
+            write(path, content)
 
-        monkeypatch.setattr(module._File, "write", guarded)
+        monkeypatch.setattr(module, "_write", guarded)
 
 
 @pytest.fixture
