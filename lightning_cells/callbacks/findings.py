@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lightning_cells.callbacks.images import Candidate
+from lightning_cells.callbacks.images import Candidate, Rank, Shortlist, fixed_ranks
 from lightning_cells.data.ctc import merge_identities
 from lightning_cells.data.sequence import Sequence
 from lightning_cells.data.tracks import Lineage, clip_lineage
@@ -17,7 +17,6 @@ from lightning_cells.metrics.matching import Regions, match
 from lightning_cells.visualization.drawing import save_png
 from lightning_cells.visualization.lineage import Partners, lineage_picture
 from lightning_cells.visualization.page import file_name
-from lightning_cells.visualization.shortlist import Rank, Shortlist, fixed_ranks
 from lightning_cells.visualization.video import Preview
 
 CELLS = "test/cells.json"

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
     import logging
 
     from lightning_cells.errors import without_passwords
-    from lightning_cells.loggers.registering import register
+    from lightning_cells.loggers.registry import register
     from lightning_cells.loggers.store import tracking_uri
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from lightning_cells.data import deformation
+from lightning_cells.data.intensity import smooth_labels
 from lightning_cells.data.sampling import Point
-from lightning_cells.data.smoothing import smooth_labels
 from lightning_cells.errors import InputError
 
 Transform: TypeAlias = A.BasicTransform
@@ -52,7 +52,7 @@ class Augmentation:
         elastic_grid: control points per axis of the cubic B-spline: segments plus 3, so at least 4.
         elastic_distribution: of the displacements.
         label_smoothing: standard deviation by which outlines of cells are smoothed, in pixels of the crop
-            (`data.smoothing`).
+            (`data.intensity.smooth_labels`).
         intensity_scale: range of the factor on normalised intensities.
         intensity_shift: largest amount added before scaling, either way.
         gamma: range of the exponent on intensities, with the clip's minimum and maximum as 0 and 1.

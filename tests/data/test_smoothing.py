@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from lightning_cells.data.augment import Augmentation, ClipAugmentation
-from lightning_cells.data.smoothing import smooth_labels
+from lightning_cells.data.intensity import smooth_labels
 
 
 def cells(seed: int = 0) -> np.ndarray:

@@ -17,9 +17,8 @@ from mlflow.exceptions import MlflowException
 from lightning_cells.cli import main
 from lightning_cells.data.frames import check_frames
 from lightning_cells.errors import InputError
-from lightning_cells.loggers import registering, served_model
-from lightning_cells.loggers.registering import Registered, register
-from lightning_cells.loggers.registry import registered_checkpoint
+from lightning_cells.loggers import registry, served_model
+from lightning_cells.loggers.registry import Registered, register, registered_checkpoint
 
 MODEL = {"ulstm": "models:/ulstm/1", "rshn": "models:/rshn/1"}
 
@@ -291,7 +290,7 @@ def test_a_store_that_fails_keeps_nothing(own: Path, monkeypatch: pytest.MonkeyP
     def fail(*_: object, **__: object) -> None:
         raise ConnectionError("gone")
 
-    monkeypatch.setattr(registering.MlflowClient, "create_model_version", fail)
+    monkeypatch.setattr(registry.MlflowClient, "create_model_version", fail)
     with pytest.raises(InputError, match="gone"):
         register(run, "new")
     client = cases.store(own)
