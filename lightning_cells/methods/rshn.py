@@ -77,6 +77,18 @@ class RSHN(CellMethod):
         self.decoder = decoder
         self.linking = linking
 
+    def on_fit_start(self) -> None:
+        """Takes a safe layout: on a CPU, torch 2.13's bfloat16 gradients of volumetric channels-last layers are random.
+
+        They read memory that was never written, and are NaN now and then.
+        """
+        if (
+            self.hparams["temporal"] == "volumetric"
+            and self.device.type == "cpu"
+            and str(self.trainer.precision)[:2] == "bf"
+        ):
+            self.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
     def training_step(self, clip: Clip, batch_idx: int) -> Tensor:
         """One clip from a state of zero, with the loss on every hourglass."""
         embeddings, _ = self.network(clip.frames)
