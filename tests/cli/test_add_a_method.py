@@ -11,6 +11,8 @@ from cli_cases import QUIET, SHORT, SPLIT, say
 
 from lightning_cells.methods.loading import checkpoint_settings
 
+pytestmark = pytest.mark.slow
+
 PAGES = Path(__file__).parents[2] / "docs/how-to"
 BLOCK = re.compile(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", re.DOTALL)
 

@@ -185,6 +185,7 @@ def test_dashboard_leaves_a_server_alone(capfd: Capture, monkeypatch: pytest.Mon
     assert "open https://runs.example" in say(capfd, "dashboard").out
 
 
+@pytest.mark.slow
 def test_demo_goes_the_whole_way(
     tmp_path: Path, home: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch, simulated: Path
 ) -> None:

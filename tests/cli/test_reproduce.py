@@ -53,6 +53,7 @@ def miniature(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("store")
 def test_a_table_from_beginning_to_end(miniature: Path, home: Path, tmp_path: Path, capfd: Capture) -> None:
     readme = tmp_path / "README.md"

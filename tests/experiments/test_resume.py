@@ -16,6 +16,8 @@ from lightning_cells.cli import main
 from lightning_cells.cli.training import TrainingCLI
 from lightning_cells.data.simulate import simulate
 
+pytestmark = pytest.mark.slow
+
 Capture = pytest.CaptureFixture[str]
 EVERY = ["--checkpoint.every_n_batches", "1"]
 
@@ -79,7 +81,6 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return simulate(folder, "brightfield", sequences=3, frames=12, size=(64, 64), cells=3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.parent.name)
 def test_every_method_goes_on_exactly(preset: Path, classes: Path, tmp_path: Path) -> None:
     """From the middle of an epoch and from its end, bit by bit; adversarial ones within a cycle."""
@@ -97,7 +98,6 @@ VARIANTS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_other_ways_of_training_go_on_exactly(variant: str, simulated: Path, tmp_path: Path) -> None:
     line = words(simulated, *NO_RUN, *VARIANTS[variant])

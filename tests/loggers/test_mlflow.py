@@ -305,6 +305,7 @@ def test_users_store_wins(home: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert restored.lifecycle_stage == "active", "deleted in the dashboard"
 
 
+@pytest.mark.slow
 def test_processes_that_open_a_fresh_store_at_once(tmp_path: Path) -> None:
     """Each is held back until all have imported everything, then they start together."""
     code = (

@@ -144,6 +144,7 @@ def greedy_workers(folder: Path, address: str, number: int = 3) -> list[list[int
             worker.kill()
 
 
+@pytest.mark.slow
 def test_workers_together_get_as_many_trials_as_asked_and_none_twice(tmp_path: Path) -> None:
     address = f"sqlite:///{tmp_path / 'o.db'}"
     taken = greedy_workers(tmp_path, address)

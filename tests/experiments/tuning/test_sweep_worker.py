@@ -344,6 +344,7 @@ def test_living_worker_is_waited_for_and_its_trial_left_alone(tmp_path: Path) ->
     assert [entry["number"] for entry in here.entries()] == [1]
 
 
+@pytest.mark.slow
 def test_process_does_not_outlive_its_worker(tmp_path: Path) -> None:
     plan = make_plan(tmp_path, ("sleep",), trials=1)
     office(tmp_path, plan)
