@@ -11,7 +11,6 @@ import argparse
 import os
 import time
 from functools import partial
-from pathlib import Path
 from typing import get_args
 
 
@@ -72,11 +71,7 @@ def run(args: argparse.Namespace) -> None:
     for row, measures in rows.items():
         print(f"{row:<18}" + "".join(f"{measures[name]:8.3f}" for name in FIRST))
     print(f"\nRun        {run_id}")
-    print(f"Checkpoint {_short(best)}")
-    print(f"Picture    {_short(picture)}")
-    print(f"Report     {_short(report_path(str(tested.trainer.logger.run_id)))}")
+    print(f"Checkpoint {os.path.relpath(best)}")
+    print(f"Picture    {os.path.relpath(picture)}")
+    print(f"Report     {os.path.relpath(report_path(str(tested.trainer.logger.run_id)))}")
     print("Dashboard  make dashboard   (or: lightning-cells dashboard), then open the address it prints")
-
-
-def _short(path: str | Path) -> str:
-    return os.path.relpath(path)

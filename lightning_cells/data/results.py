@@ -26,24 +26,20 @@ class ResultWriter:
     Args:
         folder: result folder, by custom ``01_RES``; missing parents are made.
         digits: digits of the frame numbers, those of the input frames.
-        overwrite: whether an earlier result is replaced.
         temporary: the hidden folder, beside the target or on the same disk; None takes an unused name.
 
     Raises:
-        InputError: if the folder exists and ``overwrite`` is off, or it holds anything but a result.
+        InputError: if the folder holds anything but a result; an earlier result is replaced.
     """
 
-    def __init__(self, folder: Path, digits: int = 3, overwrite: bool = True, temporary: Path | None = None) -> None:
+    def __init__(self, folder: Path, digits: int = 3, temporary: Path | None = None) -> None:
         self.folder = Path(folder).resolve()
         self.digits = digits
         if self.folder.exists():
             if not self.folder.is_dir():
                 raise InputError(f"{folder}: is a file: give another result folder")
-            names = sorted(os.listdir(self.folder))
-            if names and not overwrite:
-                raise InputError(f"{folder}: exists already: allow overwriting or give another result folder")
             # never delete what this class did not write
-            other = [name for name in names if not _RESULT_FILE.fullmatch(name)]
+            other = [name for name in sorted(os.listdir(self.folder)) if not _RESULT_FILE.fullmatch(name)]
             if other:
                 raise InputError(f"{folder}: holds '{other[0]}', not only a result: give another folder")
         self._temporary = temporary or beside(self.folder)

@@ -9,8 +9,6 @@ from torchmetrics import Metric
 
 from lightning_cells.metrics.matching import Match, Regions
 
-DETECTION = ("P", "R", "F")
-
 
 @dataclass(frozen=True)
 class DetectionCounts:

@@ -1,13 +1,11 @@
 """The recurrent stacked hourglass network, its two variants without memory, and what a window costs."""
 
-import copy
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_cells.errors import InputError
 from lightning_cells.networks.gru import ConvGRU, variance_scaling_
@@ -247,32 +245,6 @@ class StackedHourglass(nn.Module):
             embeddings.append(stack.expand(levels, last if final else None))
             states.append(after)
         return embeddings, cast(HourglassState, tuple(states)) if self.temporal == "recurrent" else None
-
-
-def window_cost(network: StackedHourglass, size: tuple[int, int], length: int, last: int = 2) -> tuple[int, int]:
-    """Count the multiply-adds that one frame costs when a window slides over a video frame by frame.
-
-    The convolutions are counted as they run, on tensors without data; everything else is left out.
-
-    Args:
-        network: the network, left as it is.
-        size: height and width of the frames.
-        length: frames in a window.
-        last: frames that `embed` embeds.
-
-    Returns:
-        Multiply-adds of `forward` over a whole window, and of `contract` for one frame plus `embed` for a window.
-    """
-    network = copy.deepcopy(network).to("meta")
-    window = torch.empty(1, length, 1, *size, device="meta")
-    with torch.no_grad():
-        shared = network.contract(window)
-        with FlopCounterMode(display=False) as whole:
-            network(window)
-        with FlopCounterMode(display=False) as parts:
-            network.contract(window[:, :1])
-            network.embed(window, shared, last)
-    return whole.get_total_flops() // 2, parts.get_total_flops() // 2
 
 
 def _unit(embeddings: Tensor) -> Tensor:

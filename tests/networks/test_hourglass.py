@@ -1,11 +1,14 @@
 """The stacked hourglass against one that goes frame by frame, and its windows against whole clips."""
 
+import copy
+
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_cells.errors import InputError
-from lightning_cells.networks.hourglass import StackedHourglass, window_cost
+from lightning_cells.networks.hourglass import StackedHourglass
 from lightning_cells.networks.recurrent import detach_state, reset_state
 
 TEMPORAL = ["recurrent", "volumetric", "single-frame"]
@@ -177,6 +180,23 @@ def test_a_window_expands_no_more_frames_than_asked_for():
     net.stacks[1].exit.register_forward_hook(lambda _, x, y: seen.append(len(x[0])))
     net.embed(torch.randn(1, 5, 1, 16, 16), last=2)
     assert seen == [2]
+
+
+def window_cost(network: StackedHourglass, size: tuple[int, int], length: int, last: int = 2) -> tuple[int, int]:
+    """Multiply-adds of `forward` over a whole window, and of `contract` for one frame plus `embed` for a window.
+
+    The convolutions are counted as they run, on tensors without data.
+    """
+    network = copy.deepcopy(network).to("meta")
+    window = torch.empty(1, length, 1, *size, device="meta")
+    with torch.no_grad():
+        shared = network.contract(window)
+        with FlopCounterMode(display=False) as whole:
+            network(window)
+        with FlopCounterMode(display=False) as parts:
+            network.contract(window[:, :1])
+            network.embed(window, shared, last)
+    return whole.get_total_flops() // 2, parts.get_total_flops() // 2
 
 
 def test_cost_of_windows_counted_by_hand():
