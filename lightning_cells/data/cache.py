@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import time
 import weakref
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from lightning_cells.data.atomic import beside, writing
+from lightning_cells.data.atomic import writing
+from lightning_cells.data.locking import exclusive
 from lightning_cells.errors import InputError
 
-_STALE_SECONDS = 24 * 3600
 _maps: weakref.WeakValueDictionary[tuple[Path, int], np.memmap] = weakref.WeakValueDictionary()
 
 
@@ -78,8 +77,7 @@ def content_digests(groups: list[list[tuple[str, Path]]], folder: Path) -> list[
 def entry(folder: Path, build: Callable[[Path], Any]) -> Any:
     """Returns the description of a cache entry, which is built first if it is missing, partial or broken.
 
-    Processes that build the same entry at once each work in a folder of their own; the first to finish puts
-    it in place, the others take that one.
+    Of processes that want the same entry at once, one builds it and the others wait.
 
     Args:
         folder: the entry.
@@ -89,37 +87,22 @@ def entry(folder: Path, build: Callable[[Path], Any]) -> Any:
     description = _describe(folder)
     if description is not None:
         return description
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(folder.parent)
-    temporary = beside(folder)
-    temporary.mkdir()
-    try:
-        description = build(temporary)
-        files = {path.name: path.stat().st_size for path in temporary.iterdir()}
-        (temporary / "entry.json").write_text(json.dumps({"files": files, "description": description}))
-        # the JSON form is what a later call will see
-        return _put_in_place(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _put_in_place(temporary: Path, folder: Path) -> Any:
-    while True:
-        try:
-            os.rename(temporary, folder)
-        except OSError:
-            if not folder.exists():
-                raise
-        description = _describe(folder)
+    with exclusive(folder.with_name(f".{folder.name}.lock")):
+        description = _describe(folder)  # another process may have built it meanwhile
         if description is not None:
             return description
-        # a broken entry is in the way
-        aside = beside(folder)
+        temporary = folder.with_name(f".{folder.name}.tmp")
+        for left in (temporary, folder):  # by a killed process, and a broken entry
+            shutil.rmtree(left, ignore_errors=True)
+        temporary.mkdir()
         try:
-            os.rename(folder, aside)
-        except FileNotFoundError:
-            continue  # another process took it away
-        shutil.rmtree(aside, ignore_errors=True)
+            description = build(temporary)
+            files = {path.name: path.stat().st_size for path in temporary.iterdir()}
+            (temporary / "entry.json").write_text(json.dumps({"files": files, "description": description}))
+            os.rename(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return _describe(folder)  # in the JSON form that a later call will see
 
 
 def _describe(folder: Path) -> Any:
@@ -131,16 +114,6 @@ def _describe(folder: Path) -> Any:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     return None
-
-
-def _remove_stale(folder: Path) -> None:
-    """Removes what killed processes left a day ago."""
-    for path in folder.glob(".*.tmp"):
-        try:
-            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(path, ignore_errors=True)
-        except OSError:
-            continue  # another process removed it
 
 
 def make_room(folder: Path, limit: int, keep: Collection[Path]) -> int:

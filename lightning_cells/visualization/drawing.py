@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from skimage.segmentation import find_boundaries
 
 from lightning_cells.data.atomic import writing
 from lightning_cells.data.intensity import resize_labels
@@ -92,13 +93,7 @@ def resample(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def rims(labels: np.ndarray) -> np.ndarray:
     """Pixels of cells next to another cell or background, bool (H, W); the border of the image is no rim."""
-    rim = np.zeros(labels.shape, bool)
-    down, right = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
-    rim[1:] |= down
-    rim[:-1] |= down
-    rim[:, 1:] |= right
-    rim[:, :-1] |= right
-    return rim & (labels > 0)
+    return find_boundaries(labels, mode="inner")
 
 
 def track_colours(labels: np.ndarray) -> np.ndarray:

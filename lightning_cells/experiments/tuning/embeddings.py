@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from lightning_cells.data.cache import entry, make_room, open_array
-from lightning_cells.data.locking import exclusive
 from lightning_cells.errors import InputError
 from lightning_cells.instances.embedding import foreground_mask
 from lightning_cells.instances.windows import PairLinker
@@ -121,9 +120,7 @@ class EmbeddingCache:
                 compute(writer)
             return writer.tiles
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with exclusive(self.folder / f".{key}.lock"):
-            return Stored(self.folder / key, entry(self.folder / key, build))
+        return Stored(self.folder / key, entry(self.folder / key, build))
 
     def use(self, stored: Stored) -> None:
         """Notes that an entry is in use."""
