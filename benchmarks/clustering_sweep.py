@@ -28,7 +28,7 @@ import torch
 import yaml
 
 from lightning_cells.cli.resolving import Resolver
-from lightning_cells.experiments.tuning.clustering import Clusterer, load_trained
+from lightning_cells.experiments.tuning.clustering_trials import Clusterer, load_trained
 from lightning_cells.methods.loading import checkpoint_settings
 from lightning_cells.paths import HOME_VARIABLE
 

@@ -29,7 +29,7 @@ from traccuracy.matchers import CTCMatcher
 from traccuracy.metrics import CTCMetrics
 
 from lightning_cells.data.image_files import write_image
-from lightning_cells.data.results import ResultWriter
+from lightning_cells.data.result_folder import ResultWriter
 from lightning_cells.data.tracks import Lineage, Track, write_tracks
 from lightning_cells.metrics.evaluate import evaluate
 

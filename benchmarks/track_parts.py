@@ -24,7 +24,7 @@ import torch
 from track import train
 
 from lightning_cells.data.frames import Frames
-from lightning_cells.data.results import ResultWriter
+from lightning_cells.data.result_folder import ResultWriter
 from lightning_cells.data.simulate import simulate
 from lightning_cells.data.spool import Spool
 from lightning_cells.instances.components import SeedDecoder
@@ -33,7 +33,7 @@ from lightning_cells.instances.tiling import Tiling
 from lightning_cells.methods import ULSTM
 from lightning_cells.methods.building import Preprocessing
 from lightning_cells.methods.embedded import EmbeddedVideo
-from lightning_cells.methods.video import SegmentedVideo
+from lightning_cells.methods.segmented import SegmentedVideo
 from lightning_cells.networks.hourglass import StackedHourglass
 from lightning_cells.tracking import Tracker
 

@@ -75,7 +75,7 @@ def evaluate(result: Result | str | Path, truth: Result | str | Path) -> dict[st
 
 def _compared(result: Result, truth: Result) -> dict[str, float | int | None]:
     """Compares two results; the second one counts as the truth of every pixel."""
-    from lightning_cells.metrics.ctc import CTCMatcher
+    from lightning_cells.metrics.ctc_measures import CTCMatcher
 
     if (result.first_frame, result.labels.shape) != (truth.first_frame, truth.labels.shape):
         here, there = (f"{one.labels.shape} from frame {one.first_frame}" for one in (result, truth))

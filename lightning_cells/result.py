@@ -10,7 +10,7 @@ import pandas as pd
 from lightning_cells.data.ctc import frame_paths
 from lightning_cells.data.frames import open_frames
 from lightning_cells.data.image_files import read_mask
-from lightning_cells.data.results import ResultWriter
+from lightning_cells.data.result_folder import ResultWriter
 from lightning_cells.data.tracks import Lineage, read_tracks
 from lightning_cells.errors import InputError
 from lightning_cells.visualization.page import png

@@ -17,7 +17,7 @@ from lightning_cells import __version__
 from lightning_cells.data.cache import stamp
 from lightning_cells.data.frames import Frames, open_frames
 from lightning_cells.data.locking import exclusive
-from lightning_cells.data.results import ResultWriter
+from lightning_cells.data.result_folder import ResultWriter
 from lightning_cells.data.spool import Spool
 from lightning_cells.errors import InputError
 from lightning_cells.instances.linkers import Lap, Linker, Overlap

@@ -155,7 +155,7 @@ import os, signal, sys
 from pathlib import Path
 import torch; torch.set_num_threads(1)
 from lightning_cells import tracking as engine
-from lightning_cells.data.results import ResultWriter
+from lightning_cells.data.result_folder import ResultWriter
 write = ResultWriter.write
 def last(self, frame, labels):
     write(self, frame, labels)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lightning_cells.callbacks.images import Candidate, Rank, Shortlist, fixed_ranks
+from lightning_cells.callbacks.images import Rank, Shortlist, ShownFrame, fixed_ranks
 from lightning_cells.data.ctc import merge_identities
 from lightning_cells.data.sequence import Sequence
 from lightning_cells.data.tracks import Lineage, clip_lineage
@@ -102,8 +102,8 @@ class Findings:
         self.videos: list[VideoFindings] = []
         self.cells: list[CellRow] = []
         self.cells_left_out = 0
-        self.fixed = Shortlist[tuple[str, Candidate]](FIXED)
-        self.worst = Shortlist[tuple[str, Candidate]](WORST)
+        self.fixed = Shortlist[tuple[str, ShownFrame]](FIXED)
+        self.worst = Shortlist[tuple[str, ShownFrame]](WORST)
         self._folder = folder
         self._open: _Video | None = None
 
@@ -131,7 +131,7 @@ class Findings:
         self._open = None
 
     def _choose(self, video: "_Video", position: int, labels: np.ndarray, errors: list[CellError] | None) -> None:
-        key, candidate = video.found.key, Candidate(video.sequence, position, labels)
+        key, candidate = video.found.key, ShownFrame(video.sequence, position, labels)
         wanted = [(self.fixed, video.ranks[position])]
         if errors is not None:
             rows = [_cell_row(key, candidate.number, error) for error in errors if _is_told(error)]

@@ -25,7 +25,7 @@ _SEEN = 4  # frames that a method is given to draw the last of them: the pass th
 
 
 @dataclass(eq=False)
-class Candidate:
+class ShownFrame:
     """A frame that may be shown.
 
     Attributes:
@@ -142,7 +142,7 @@ class Pictures(Callback):
                 raise InputError(f"pictures.{name}={value}: must be at least 1")
         self.samples = samples
         self.every_n_epochs = every_n_epochs
-        self._chosen = Shortlist[Candidate](samples)
+        self._chosen = Shortlist[ShownFrame](samples)
         self._ranked: tuple[Sequence, list[Rank]] | None = None  # the video under way
         self._warned = False
         self._blind = False  # the method could not draw
@@ -177,7 +177,7 @@ class Pictures(Callback):
             for position, labels in enumerate(tracked.labels, tracked.start):
                 rank = self._ranked[1][position]
                 if self._chosen.wants(rank):
-                    self._chosen.add(rank, Candidate(chunk.sequence, position, labels.copy()))
+                    self._chosen.add(rank, ShownFrame(chunk.sequence, position, labels.copy()))
             if chunk.last:  # not when all is over: averaged weights may be gone by then
                 self._look(method)
         except Exception as error:
@@ -207,7 +207,7 @@ class Pictures(Callback):
             self._blind = True
             self._warn(error)
 
-    def _shown(self) -> list[Candidate]:
+    def _shown(self) -> list[ShownFrame]:
         return sorted(self._chosen.items(), key=lambda candidate: (candidate.sequence.name, candidate.number))
 
     def _wanted(self, trainer: Trainer) -> bool:

@@ -141,7 +141,7 @@ def _check(plan: "StudyFile", resolver: "Resolver") -> tuple["StudyFile", dict[s
     import yaml
 
     from lightning_cells.errors import InputError
-    from lightning_cells.experiments.tuning.clustering import Clusterer, load_trained, with_checkpoint
+    from lightning_cells.experiments.tuning.clustering_trials import Clusterer, load_trained, with_checkpoint
     from lightning_cells.experiments.tuning.study import make_pruner, make_sampler
 
     make_sampler(plan)

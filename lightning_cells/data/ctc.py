@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from lightning_cells.data.image_files import is_frame
 from lightning_cells.errors import InputError
 
 Truth = Literal["gold", "silver"]
@@ -59,15 +60,15 @@ def frame_paths(folder: Path, prefix: str = "t") -> dict[int, Path]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder: check the path")
-    pattern = re.compile(rf"{prefix}(\d{{3,}})\.tiff?", re.IGNORECASE)
+    pattern = re.compile(rf"{prefix}(\d{{3,}})", re.IGNORECASE)
     found: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if match := pattern.fullmatch(path.name):
+    for path in sorted(filter(is_frame, folder.iterdir())):
+        if match := pattern.fullmatch(path.stem):
             number = int(match[1])
             if number in found:
                 raise InputError(f"{path}: is frame {number} as is {found[number].name}: remove one of them")
             found[number] = path
-        elif re.fullmatch(rf"{prefix}_\d+_\d+\.tiff?", path.name, re.IGNORECASE):
+        elif re.fullmatch(rf"{prefix}_\d+_\d+", path.stem, re.IGNORECASE):
             raise InputError(f"{path}: is a slice of a three-dimensional truth: only 2-D videos are supported")
     if not found:
         raise InputError(f"{folder}: has no images: name them {prefix}000.tif, {prefix}001.tif, ...")
@@ -88,13 +89,13 @@ def sequence_names(root: Path) -> list[str]:
     """
     if not root.is_dir():
         raise InputError(f"{root}: there is no such folder: check the path")
-    frame = re.compile(r"t\d{3,}\.tiff?", re.IGNORECASE)
+    frame = re.compile(r"t\d{3,}", re.IGNORECASE)
     return sorted(
         folder.name
         for folder in root.iterdir()
         if re.fullmatch(r"\d{2,}", folder.name)
         and folder.is_dir()
-        and any(frame.fullmatch(path.name) for path in folder.iterdir())
+        and any(is_frame(path) and frame.fullmatch(path.stem) for path in folder.iterdir())
     )
 
 
@@ -130,7 +131,7 @@ def find_sequence(root: Path, name: str, truth: Truth = "gold") -> SequenceFiles
 
 def _truth_paths(folder: Path, prefix: str, frames: dict[int, Path]) -> dict[int, Path]:
     """`frame_paths` of a truth folder, which may be missing or hold no images."""
-    if not folder.is_dir() or not any(path.suffix.lower() in (".tif", ".tiff") for path in folder.iterdir()):
+    if not folder.is_dir() or not any(map(is_frame, folder.iterdir())):
         return {}
     found = frame_paths(folder, prefix)
     for number, path in found.items():

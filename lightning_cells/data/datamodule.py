@@ -13,12 +13,12 @@ from torch.utils.data import DataLoader
 from lightning_cells.data.augment import Augmentation, ClipAugmentation, Transform
 from lightning_cells.data.clips import Chunk, ChunkDataset, Clip, ClipDataset, ClipLoader
 from lightning_cells.data.ctc import sequence_names
-from lightning_cells.data.images import open_images
 from lightning_cells.data.intensity import Normalisation
 from lightning_cells.data.sampling import Balance, ChunkSampler, ClipSampler
 from lightning_cells.data.sequence import Sequence, open_sequence
 from lightning_cells.data.splits import fold as split_fold
 from lightning_cells.data.splits import keep_annotated, select
+from lightning_cells.data.stills import open_images
 from lightning_cells.errors import InputError
 from lightning_cells.paths import find_data
 

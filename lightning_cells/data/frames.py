@@ -10,7 +10,7 @@ import numpy as np
 import tifffile
 
 from lightning_cells.data.ctc import frame_paths
-from lightning_cells.data.image_files import quiet_tifffile, read_frame
+from lightning_cells.data.image_files import is_frame, quiet_tifffile, read_frame
 from lightning_cells.errors import InputError, one_line
 
 _CHANNELS = (1, 3, 4)
@@ -84,11 +84,11 @@ def open_frames(path: Path | np.ndarray) -> Iterator[Frames]:
 
 class _Folder(Frames):
     def __init__(self, folder: Path) -> None:
-        images = (p for p in folder.iterdir() if p.suffix.lower() in (".tif", ".tiff") and not p.name.startswith("."))
+        images = (path for path in folder.iterdir() if is_frame(path))
         self.files = sorted(images, key=lambda path: _natural(path.name))
         if not self.files:
             raise InputError(f"{folder}: holds no TIFF: give the folder of the frames, saved as .tif files")
-        if all(re.fullmatch(r"t\d{3,}\.tiff?", path.name, re.IGNORECASE) for path in self.files):
+        if all(re.fullmatch(r"t\d{3,}", path.stem, re.IGNORECASE) for path in self.files):
             numbered = frame_paths(folder)
             self.files = list(numbered.values())
             self.numbers = range(min(numbered), max(numbered) + 1)

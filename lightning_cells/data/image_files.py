@@ -12,8 +12,17 @@ import tifffile
 from lightning_cells.data.atomic import writing
 from lightning_cells.errors import InputError, one_line
 
+STILLS = (".tif", ".tiff", ".png")
+"""Endings of still images and their labels, in small letters."""
+FRAMES = (".tif", ".tiff")
+"""Endings of the frames and masks of videos, in small letters."""
 MAX_LABEL = 65535
 """Largest label of the challenge's 16-bit masks."""
+
+
+def is_frame(path: Path) -> bool:
+    """Whether a file is named like a frame or a mask of a video; hidden ones are not."""
+    return path.suffix.lower() in FRAMES and not path.name.startswith(".")
 
 
 def read_frame(path: Path) -> np.ndarray:

@@ -15,7 +15,7 @@ from lightning_cells.errors import InputError
 from lightning_cells.instances.classical import ThresholdWatershed
 from lightning_cells.instances.linking import OverlapLinker
 from lightning_cells.metrics.counts import CTCCounts
-from lightning_cells.metrics.ctc import CTCMatcher
+from lightning_cells.metrics.ctc_measures import CTCMatcher
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "dark": (False, True),

@@ -10,7 +10,7 @@ import pandas as pd
 from lightning_cells.errors import InputError
 from lightning_cells.experiments.processes import ProcessPool, places
 from lightning_cells.experiments.runner import Job, Outcome, ParentRun, Weights, digest, run_jobs
-from lightning_cells.metrics.ctc import OPERATIONS
+from lightning_cells.metrics.ctc_measures import OPERATIONS
 from lightning_cells.paths import output_dir
 
 IDENTITY = "cross_validation"

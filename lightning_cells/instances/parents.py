@@ -62,7 +62,7 @@ def _majority(tracks: np.ndarray, pixels: np.ndarray, area: int) -> int:
 MIN_IOU = 0.01  # less is no sign of a parent
 
 
-class Candidate(NamedTuple):
+class ParentCandidate(NamedTuple):
     """A possible parent.
 
     Attributes:
@@ -78,7 +78,7 @@ class Candidate(NamedTuple):
 
 def find_parents(
     frame: LinkedFrame, before: Sequence[LinkedFrame], children: Iterable[int], dilation: int
-) -> dict[int, list[Candidate]]:
+) -> dict[int, list[ParentCandidate]]:
     """Lists the tracks that new tracks may stem from.
 
     Payer et al., Segmenting and Tracking Cell Instances with Cosine Embeddings and Recurrent Hourglass Networks,
@@ -97,7 +97,7 @@ def find_parents(
     boxes = find_objects(frame.labels)
     reach = np.arange(-dilation, dilation + 1) ** 2
     disc = (reach[:, None] + reach <= dilation**2).astype(np.uint8)
-    result: dict[int, list[Candidate]] = {}
+    result: dict[int, list[ParentCandidate]] = {}
     for child in children:
         own = np.flatnonzero(frame.tracks == child)
         box = tuple(
@@ -120,6 +120,6 @@ def find_parents(
             for track, pixels in common.items():
                 iou = pixels / (area + earlier.area(track) - pixels)
                 if iou >= MIN_IOU:
-                    candidates.append(Candidate(iou, back, track))
+                    candidates.append(ParentCandidate(iou, back, track))
         result[child] = sorted(candidates, key=lambda candidate: -candidate.iou)  # stable
     return result

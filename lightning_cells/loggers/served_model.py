@@ -31,7 +31,7 @@ SIGNATURE = ModelSignature(
 """``frames``, float32 since MLflow turns JSON into the type that is named here, and would cut fractions off."""
 
 
-class Refused(MlflowException):
+class RefusedFrames(MlflowException):
     """Frames that cannot be tracked: status 400 for the client of a server, with the one line that says why."""
 
     def __init__(self, reason: str) -> None:
@@ -68,7 +68,7 @@ class ServedModel:
             number, its first and last frame, counted from 0, and the number of its mother or 0.
 
         Raises:
-            Refused: if frames are of a wrong kind.
+            RefusedFrames: if frames are of a wrong kind.
         """
         frames = model_input["frames"]
         try:
@@ -81,7 +81,7 @@ class ServedModel:
             with self._one_at_a_time:
                 result = self._tracker.track(frames, progress=False)
         except InputError as error:
-            raise Refused(str(error)) from None
+            raise RefusedFrames(str(error)) from None
         return {"labels": result.labels, "tracks": result.tracks.to_numpy(np.int32)}
 
 

@@ -22,7 +22,7 @@ from lightning_cells.instances.linkers import Linker
 from lightning_cells.methods.loading import SETTINGS
 from lightning_cells.methods.optimisation import Optimization
 from lightning_cells.methods.short_options import complete
-from lightning_cells.metrics.ctc import CTCMatcher
+from lightning_cells.metrics.ctc_measures import CTCMatcher
 from lightning_cells.metrics.measures import video_measures
 
 

@@ -20,7 +20,7 @@ from lightning_cells.methods.base import Tracked
 from lightning_cells.methods.frame_method import FrameMethod
 from lightning_cells.methods.objectives import NucleusCytoplasm, Objective
 from lightning_cells.methods.optimisation import Optimization
-from lightning_cells.methods.video import SegmentedVideo
+from lightning_cells.methods.segmented import SegmentedVideo
 from lightning_cells.metrics.dice import Dice
 from lightning_cells.networks.architectures import Architecture, DeepLab
 

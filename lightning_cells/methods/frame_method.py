@@ -16,7 +16,7 @@ from lightning_cells.methods.base import CellMethod
 from lightning_cells.methods.colours import class_colours
 from lightning_cells.methods.objectives import Objective, truth
 from lightning_cells.methods.optimisation import Optimization
-from lightning_cells.methods.video import SegmentedVideo, few_at_once
+from lightning_cells.methods.segmented import SegmentedVideo, few_at_once
 from lightning_cells.networks.architectures import Architecture
 
 _PADDING = 16  # pixels mirrored around a frame at inference, so that its border is seen like its middle

@@ -17,7 +17,7 @@ from lightning_cells.methods.colours import class_colours
 from lightning_cells.methods.lanes import Lanes
 from lightning_cells.methods.objectives import Objective, ThreeClass, truth
 from lightning_cells.methods.optimisation import Optimization
-from lightning_cells.methods.video import SegmentedVideo, few_at_once
+from lightning_cells.methods.segmented import SegmentedVideo, few_at_once
 from lightning_cells.networks.ulstm import ULSTM as Network
 
 _PADDING = 8  # pixels mirrored around a frame at inference, so that its border is seen like its middle

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_cells.metrics.matching import Overlap, Regions, overlap
+from lightning_cells.metrics.matching import CommonPixels, Regions, overlap
 
 Kind = Literal["matched", "merged", "split", "missed", "spurious", "unknown"]
 
@@ -73,7 +73,7 @@ def frame_errors(result: NDArray[np.integer], seg: NDArray[np.integer]) -> list[
     result_kind[pairs.result[inside & (parts[pairs.truth] > 1)]] = "split"
     truth_kind[pairs.truth[covers & (covered[pairs.result] > 1)]] = "merged"
     result_kind[covered > 1] = "merged"
-    shown = Overlap(*(field[covers] for field in pairs))
+    shown = CommonPixels(*(field[covers] for field in pairs))
     return [
         *_errors("truth", truth_cells, result_cells, shown.truth, shown.result, shown.pixels, truth_kind),
         *_errors("result", result_cells, truth_cells, shown.result, shown.truth, shown.pixels, result_kind),

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lightning_cells.data.ctc import frame_paths
-from lightning_cells.data.image_files import read_mask
+from lightning_cells.data.image_files import is_frame, read_mask
 from lightning_cells.data.tracks import Lineage, clip_lineage, read_tracks
 from lightning_cells.errors import InputError
 from lightning_cells.metrics.counts import CTCCounts
@@ -66,7 +66,7 @@ def evaluate(result: Path, truth: Path, frames: tuple[int, int] | None = None, p
 
 def _truth_paths(folder: Path, prefix: str) -> dict[int, Path]:
     """Returns the masks of a truth folder by frame number; none at all is allowed."""
-    if any(path.name.startswith(prefix) and path.suffix in (".tif", ".tiff") for path in folder.iterdir()):
+    if any(path.name.startswith(prefix) and is_frame(path) for path in folder.iterdir()):
         return frame_paths(folder, prefix)
     return {}
 

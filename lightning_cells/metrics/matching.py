@@ -43,7 +43,7 @@ class Regions:
         self.index = self.position[values]  # of every foreground pixel
 
 
-class Overlap(NamedTuple):
+class CommonPixels(NamedTuple):
     """Pairs of a truth cell and a result cell that share pixels, all arrays (P,), ascending."""
 
     truth: NDArray[np.int64]  # index into the truth's labels
@@ -59,7 +59,7 @@ class Match(NamedTuple):
     iou: NDArray[np.float64]  # Jaccard index with that cell, else 0
 
 
-def overlap(truth: Regions, result: Regions) -> Overlap:
+def overlap(truth: Regions, result: Regions) -> CommonPixels:
     """Counts the pixels that each truth cell shares with each result cell.
 
     Raises:
@@ -79,7 +79,7 @@ def overlap(truth: Regions, result: Regions) -> Overlap:
         counts = counts[found]
     else:
         found, counts = np.unique(codes, return_counts=True)
-    return Overlap(found // columns, found % columns, counts)
+    return CommonPixels(found // columns, found % columns, counts)
 
 
 def match(truth: Regions, result: Regions) -> Match:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torchmetrics import Metric, MetricCollection
 
-from lightning_cells.metrics.ctc import CTCMeasures
+from lightning_cells.metrics.ctc_measures import CTCMeasures
 from lightning_cells.metrics.detection import DetectionMeasures
 
 MEASURES: Mapping[str, str] = {

@@ -31,7 +31,7 @@ Partners = dict[int, dict[int, int]]
 
 
 @dataclass
-class Row:
+class LineageRow:
     """One row of a picture of lineages.
 
     Attributes:
@@ -47,7 +47,7 @@ class Row:
 class Rows:
     """The rows from top to bottom, and how much of all they show."""
 
-    rows: list[Row]
+    rows: list[LineageRow]
     families: int
     families_shown: int
     spurious: int  # tracks of the result that never cover a true cell
@@ -62,7 +62,7 @@ def arrange(truth: Lineage, result: Lineage, partners: Partners) -> Rows:
     """
     if not truth:
         shown, families = _families(result, {})
-        return Rows([Row(result=[label]) for label in shown], families, _roots(shown, result), 0, 0)
+        return Rows([LineageRow(result=[label]) for label in shown], families, _roots(shown, result), 0, 0)
     covered: dict[int, Counter[int]] = defaultdict(Counter)
     errors: Counter[int] = Counter()
     for cells in partners.values():
@@ -82,13 +82,13 @@ def arrange(truth: Lineage, result: Lineage, partners: Partners) -> Rows:
     shown, families = _families(truth, errors)
     rows = []
     for true in shown:
-        rows += _packed(followers[true], result, Row(true))
+        rows += _packed(followers[true], result, LineageRow(true))
     alone.sort(key=lambda label: (result[label].begin - result[label].end, label))
     last = _packed(alone[: 10 * MOST_SPURIOUS], result)[:MOST_SPURIOUS]  # packing all of thousands would take long
     return Rows(rows + last, families, _roots(shown, truth), len(alone), sum(len(row.result) for row in last))
 
 
-def _packed(labels: list[int], lineage: Lineage, first: Row | None = None) -> list[Row]:
+def _packed(labels: list[int], lineage: Lineage, first: LineageRow | None = None) -> list[LineageRow]:
     """Puts tracks into rows, in each those that fit in between."""
     rows = [first] if first else []
     for label in labels:
@@ -98,7 +98,7 @@ def _packed(labels: list[int], lineage: Lineage, first: Row | None = None) -> li
                 row.result.append(label)
                 break
         else:
-            rows.append(Row(result=[label]))
+            rows.append(LineageRow(result=[label]))
     return rows
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lightning_cells.data.image_files import write_image
-from lightning_cells.data.images import open_images
 from lightning_cells.data.sequence import Sequence
+from lightning_cells.data.stills import open_images
 from lightning_cells.errors import InputError
 from lightning_cells.experiments.baselines import measure, tune
 from lightning_cells.instances.classical import ThresholdWatershed

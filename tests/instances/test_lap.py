@@ -14,7 +14,7 @@ from lightning_cells.data.tracks import read_tracks
 from lightning_cells.errors import InputError
 from lightning_cells.instances.lap import HeldFrames, LapLinker
 from lightning_cells.instances.linkers import Lap, Overlap
-from lightning_cells.metrics.ctc import CTCMatcher
+from lightning_cells.metrics.ctc_measures import CTCMatcher
 from lightning_cells.metrics.validity import VERTEX, check_masks, check_parents
 
 pytest.importorskip("laptrack")

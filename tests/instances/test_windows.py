@@ -15,7 +15,7 @@ from lightning_cells.instances.embedding import EmbeddingDecoder
 from lightning_cells.instances.mean_shift import MeanShift
 from lightning_cells.instances.tiling import Tiling
 from lightning_cells.instances.windows import LinkOptions, PairLinker
-from lightning_cells.metrics.ctc import CTCMatcher
+from lightning_cells.metrics.ctc_measures import CTCMatcher
 
 
 def row(text):

@@ -16,7 +16,7 @@ from ctc_metrics.scripts.evaluate import evaluate_sequence, match_computed_to_re
 from ctc_metrics.utils.representations import count_acyclic_graph_correction_operations
 
 from lightning_cells.data.tracks import Lineage, Track
-from lightning_cells.metrics.ctc import CTCCounts, CTCMatcher, CTCMeasures
+from lightning_cells.metrics.ctc_measures import CTCCounts, CTCMatcher, CTCMeasures
 
 SIZE = 20
 
@@ -261,7 +261,7 @@ def test_torchmetrics_states_merge_like_processes():
 PROCESS = """
 import json, sys
 import torch.distributed as dist
-from lightning_cells.metrics.ctc import CTCCounts, CTCMeasures
+from lightning_cells.metrics.ctc_measures import CTCCounts, CTCMeasures
 rank, meeting = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
 metric = CTCMeasures()

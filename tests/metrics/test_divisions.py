@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lightning_cells.data.tracks import Lineage, Track
-from lightning_cells.metrics.ctc import CTCMatcher
+from lightning_cells.metrics.ctc_measures import CTCMatcher
 from lightning_cells.metrics.divisions import Division, compare_divisions, count_divisions, divisions
 
 

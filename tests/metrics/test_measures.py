@@ -5,7 +5,7 @@ from torchmetrics import Metric
 
 from lightning_cells.data.tracks import Lineage, Track
 from lightning_cells.metrics import measures
-from lightning_cells.metrics.ctc import CTCCounts
+from lightning_cells.metrics.ctc_measures import CTCCounts
 from lightning_cells.metrics.detection import DetectionCounts
 from lightning_cells.metrics.measures import FIRST, MEASURES, OPERATIONS, video_measures
 

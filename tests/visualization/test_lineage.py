@@ -8,7 +8,7 @@ from lightning_cells.visualization.drawing import track_colours
 from lightning_cells.visualization.lineage import (
     MOST_SPURIOUS,
     MOST_TRUE,
-    Row,
+    LineageRow,
     arrange,
     lineage_figure,
     lineage_picture,
@@ -30,14 +30,20 @@ PARTNERS = {f: ({1: 11} if f < 5 else {2: 12, 3: 13 if f < 8 else 0}) | {4: 14 i
 
 def test_a_mother_is_between_her_daughters_and_the_result_beside_them():
     rows = arrange(TRUTH, RESULT, PARTNERS)
-    assert rows.rows == [Row(2, [12]), Row(1, [11]), Row(3, [13]), Row(4, [14, 15]), Row(0, [16])]
+    assert rows.rows == [
+        LineageRow(2, [12]),
+        LineageRow(1, [11]),
+        LineageRow(3, [13]),
+        LineageRow(4, [14, 15]),
+        LineageRow(0, [16]),
+    ]
     assert (rows.families, rows.families_shown, rows.spurious, rows.spurious_shown) == (2, 2, 1, 1)
 
 
 def test_tracks_that_follow_one_at_the_same_time_lie_below_each_other():
     both = {f: {1: 7 if f < 6 else 8} for f in range(10)}
     rows = arrange(lineage((1, 0, 9, 0)), lineage((7, 0, 9, 0), (8, 2, 9, 0)), both)
-    assert rows.rows == [Row(1, [7]), Row(0, [8])]
+    assert rows.rows == [LineageRow(1, [7]), LineageRow(0, [8])]
 
 
 def test_of_many_families_those_with_errors_are_shown_and_of_one_its_beginning():

@@ -12,7 +12,7 @@ import matplotlib
 from lightning_cells.data.atomic import writing
 from lightning_cells.errors import InputError
 from lightning_cells.experiments.papers.jobs import code_version
-from lightning_cells.experiments.papers.results import Cell, Results, Verdict
+from lightning_cells.experiments.papers.results import Cell, ClaimVerdict, Results
 from lightning_cells.experiments.papers.table import MEAN, ScaleName
 from lightning_cells.paths import output_dir
 
@@ -65,7 +65,7 @@ def markdown(results: Results) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def verdict_text(verdict: Verdict, scale: ScaleName) -> str:
+def verdict_text(verdict: ClaimVerdict, scale: ScaleName) -> str:
     """A claim, what became of it, and why."""
     claim = verdict.claim
     said = (

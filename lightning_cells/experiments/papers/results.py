@@ -52,7 +52,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ClaimVerdict:
     """What becomes of a claim.
 
     Attributes:
@@ -91,7 +91,7 @@ class Results:
     scale: ScaleName
     overrides: dict[str, Any]
     cells: list[Cell]
-    verdicts: list[Verdict]
+    verdicts: list[ClaimVerdict]
     failed: list[Outcome]
 
 
@@ -200,7 +200,7 @@ def cells(table: Table, scale: ScaleName, values: pd.DataFrame) -> list[Cell]:
     return found
 
 
-def judge(claim: Claim, table: Table, values: pd.DataFrame) -> Verdict:
+def judge(claim: Claim, table: Table, values: pd.DataFrame) -> ClaimVerdict:
     """Compares two rows run by run: those of the same data, fold and seed are a pair.
 
     A run that is measured on several columns counts once, with its mean. A classical row, which has no seeds, is
@@ -222,4 +222,4 @@ def judge(claim: Claim, table: Table, values: pd.DataFrame) -> Verdict:
         half = float(stats.t.ppf((1 + _LEVEL) / 2, len(pairs) - 1) * pairs.sem())
         low, high = difference - half, difference + half
     words = "reproduced" if low > 0 else "not reproduced" if high < 0 else "undecided"
-    return Verdict(claim, len(pairs), difference, low, high, words)
+    return ClaimVerdict(claim, len(pairs), difference, low, high, words)

@@ -37,7 +37,7 @@ class Writer(ExitStack):
         limit: most bytes.
 
     Attributes:
-        tiles: what `Stored` needs to find them.
+        tiles: what `StoredEmbeddings` needs to find them.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -64,7 +64,7 @@ class Writer(ExitStack):
             raise StudyMistake(_TOO_MUCH.format(f"more than {self._limit / 1e9:.3g} GB on disk: raise it"))
 
 
-class Stored:
+class StoredEmbeddings:
     """The embeddings of one video.
 
     Args:
@@ -104,7 +104,7 @@ class EmbeddingCache:
         self.folder = folder
         self.limit = limit
 
-    def entry(self, key: str, compute: Callable[[Writer], None]) -> Stored:
+    def entry(self, key: str, compute: Callable[[Writer], None]) -> StoredEmbeddings:
         """Returns an entry, which is computed first if it is not there, by one process at a time.
 
         Args:
@@ -120,9 +120,9 @@ class EmbeddingCache:
                 compute(writer)
             return writer.tiles
 
-        return Stored(self.folder / key, entry(self.folder / key, build))
+        return StoredEmbeddings(self.folder / key, entry(self.folder / key, build))
 
-    def use(self, stored: Stored) -> None:
+    def use(self, stored: StoredEmbeddings) -> None:
         """Notes that an entry is in use."""
         with suppress(FileNotFoundError):
             os.utime(stored.folder)
@@ -148,10 +148,10 @@ class HalvedRSHN(RSHN):
         kept: to be set: where each video, in the order in which they come, writes or reads.
     """
 
-    kept: Iterator[Writer | Stored]
+    kept: Iterator[Writer | StoredEmbeddings]
 
     @classmethod
-    def make(cls, kept: Iterable[Writer | Stored], **options: Any) -> Self:
+    def make(cls, kept: Iterable[Writer | StoredEmbeddings], **options: Any) -> Self:
         """Returns the method with some of its options, and a network that is to be replaced if it is needed."""
         method = cls(features=1, levels=1, stacks=1, **options)
         method.kept = iter(kept)
@@ -163,7 +163,7 @@ class HalvedRSHN(RSHN):
 
 
 class _HalfVideo(EmbeddedVideo):
-    def __init__(self, method: RSHN, size: tuple[int, int], first_frame: int, kept: Writer | Stored) -> None:
+    def __init__(self, method: RSHN, size: tuple[int, int], first_frame: int, kept: Writer | StoredEmbeddings) -> None:
         window, batch = method.hparams["window"], method.hparams["tile_batch"]
         linker = PairLinker(method.linking, first_frame)
         super().__init__(method.network, window, size, method.tiling, batch, method.decoder, linker)
@@ -171,7 +171,7 @@ class _HalfVideo(EmbeddedVideo):
         self._frames = 0
 
     def push(self, frames: Tensor) -> list[np.ndarray]:
-        if isinstance(self._kept, Stored):
+        if isinstance(self._kept, StoredEmbeddings):
             return super().push(frames)
         for number, embeddings in super().embeddings(frames):
             self._kept.add(self._frames + number, embeddings)
@@ -179,11 +179,11 @@ class _HalfVideo(EmbeddedVideo):
         return []
 
     def embeddings(self, frames: Tensor) -> Iterator[tuple[int, Tensor]]:
-        assert isinstance(self._kept, Stored)
+        assert isinstance(self._kept, StoredEmbeddings)
         for number in range(len(frames)):
             for tile in self._kept.frame(self._frames + number, frames.device):
                 yield number, tile
         self._frames += len(frames)
 
     def finish(self) -> list[np.ndarray]:
-        return super().finish() if isinstance(self._kept, Stored) else []
+        return super().finish() if isinstance(self._kept, StoredEmbeddings) else []

@@ -8,7 +8,7 @@ import optuna
 
 from lightning_cells.errors import InputError
 from lightning_cells.experiments.processes import places
-from lightning_cells.experiments.tuning.clustering import clusterings
+from lightning_cells.experiments.tuning.clustering_trials import clusterings
 from lightning_cells.experiments.tuning.mlflow_runs import StudyRuns
 from lightning_cells.experiments.tuning.report import Configure, best_trials, summary, write_report
 from lightning_cells.experiments.tuning.storage import Storage

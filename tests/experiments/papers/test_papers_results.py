@@ -10,7 +10,7 @@ from test_papers_table import SMALL, written
 from lightning_cells.errors import InputError
 from lightning_cells.experiments.papers.jobs import CODE, IDENTITY, RowJob, code_version
 from lightning_cells.experiments.papers.report import BEGIN, END, check_readme, markdown, section, write_section
-from lightning_cells.experiments.papers.results import Results, Verdict, judge, measured, outdated, sum_up
+from lightning_cells.experiments.papers.results import ClaimVerdict, Results, judge, measured, outdated, sum_up
 from lightning_cells.experiments.papers.table import Claim, Table, read_table
 from lightning_cells.experiments.runner import RESULT, Job, Outcome, ParentRun
 
@@ -28,7 +28,7 @@ def outcome(row: str, *values: float, fold: int = 0, seed: int = 1, error: str =
     return Outcome(job, "mistake" if error else "finished", "run", measures=columns, error=error)
 
 
-def judged(outcomes: list[Outcome], table: Table) -> Verdict:
+def judged(outcomes: list[Outcome], table: Table) -> ClaimVerdict:
     return judge(CLAIM, table, measured(outcomes))
 
 

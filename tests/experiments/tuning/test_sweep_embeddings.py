@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_cells.experiments.tuning.embeddings import EmbeddingCache, Stored, StudyMistake, Writer
+from lightning_cells.experiments.tuning.embeddings import EmbeddingCache, StoredEmbeddings, StudyMistake, Writer
 from lightning_cells.instances.embedding import EmbeddingDecoder, foreground_mask
 
 FRAMES = [[(1, 5, 7, 9), (1, 5, 7, 8)], [(2, 5, 7, 9), (2, 5, 7, 8)], [(2, 5, 7, 9), (2, 5, 7, 8)]]
@@ -80,7 +80,7 @@ def test_damaged_entry_is_computed_again(tmp_path: Path) -> None:
 
 def test_what_was_not_used_for_longest_makes_room(tmp_path: Path) -> None:
     cache = EmbeddingCache(tmp_path, 10**9)
-    entries: dict[str, Stored] = {}
+    entries: dict[str, StoredEmbeddings] = {}
     for age, name in enumerate("abcd"):
         entries[name] = cache.entry(name, write(tiles(age)))
         os.utime(entries[name].folder, (time.time() - 100 + age,) * 2)

@@ -12,7 +12,7 @@ from ctc_metrics import validate_sequence
 from data_cases import complaint, mask, touch
 
 from lightning_cells.data.ctc import sequence_names
-from lightning_cells.data.results import ResultWriter
+from lightning_cells.data.result_folder import ResultWriter
 from lightning_cells.data.tracks import Track, read_tracks
 
 MASKS = {0: mask("11..", "...."), 1: mask("22..", "..33")}
@@ -131,7 +131,7 @@ def test_frames_come_once(tmp_path: Path) -> None:
 def test_killed_writer_leaves_no_result(tmp_path: Path) -> None:
     code = (
         "import os, sys, numpy as np\nfrom pathlib import Path\n"
-        "from lightning_cells.data.results import ResultWriter\n"
+        "from lightning_cells.data.result_folder import ResultWriter\n"
         "with ResultWriter(Path(sys.argv[1])) as writer:\n"
         "    writer.write(0, np.ones((2, 2), int))\n    os._exit(9)\n"
     )

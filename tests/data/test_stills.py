@@ -9,8 +9,8 @@ import pytest
 import tifffile
 from data_cases import complaint
 
-from lightning_cells.data.images import open_images
 from lightning_cells.data.sequence import Sequence
+from lightning_cells.data.stills import open_images
 
 RNG = np.random.default_rng(0)
 

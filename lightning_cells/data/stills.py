@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Literal
 
 from lightning_cells.data.ctc import SequenceFiles
+from lightning_cells.data.image_files import STILLS
 from lightning_cells.data.intensity import Normalisation
 from lightning_cells.data.sequence import Sequence, open_files
 from lightning_cells.errors import InputError
 
 LabelKind = Literal["instances", "classes"]
-
-_SUFFIXES = (".tif", ".tiff", ".png")
 
 
 def open_images(
@@ -71,7 +70,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
         raise InputError(f"{folder}: there is no such folder: check the path")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in _SUFFIXES and not path.name.startswith("."):
+        if path.suffix.lower() in STILLS and not path.name.startswith("."):
             if path.stem in found:
                 raise InputError(f"{path}: has the name of {found[path.stem].name}: remove one of them")
             found[path.stem] = path

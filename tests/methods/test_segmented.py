@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_cells.methods import video as module
+from lightning_cells.methods import segmented as module
 from lightning_cells.methods.gruunet import GRUUNet
 from lightning_cells.methods.ulstm import ULSTM
 from lightning_cells.networks.architectures import UNet

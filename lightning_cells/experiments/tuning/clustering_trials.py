@@ -29,7 +29,7 @@ from lightning_cells.experiments.tuning.embeddings import (
     FORMAT,
     EmbeddingCache,
     HalvedRSHN,
-    Stored,
+    StoredEmbeddings,
     StudyMistake,
     Writer,
 )
@@ -87,7 +87,7 @@ class Clusterer:
         self._data.setup("validate")
         self._cache = EmbeddingCache(cache_dir() / "embeddings", limit)
         self._method: RSHN | None = None
-        self._known: dict[tuple[int, int, int], list[Stored]] = {}
+        self._known: dict[tuple[int, int, int], list[StoredEmbeddings]] = {}
         self._parser = jsonargparse.ArgumentParser(exit_on_error=False)
         self._parser.add_argument("--model.window", type=int)
         self._parser.add_argument("--model.tiling", type=Tiling)
@@ -127,7 +127,7 @@ class Clusterer:
         trainer = self._run(method, [_EachVideo(report)])
         return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
-    def _stored(self, window: int, tiling: Tiling) -> list[Stored]:
+    def _stored(self, window: int, tiling: Tiling) -> list[StoredEmbeddings]:
         """Embeddings of all videos, which are computed where they are not there."""
         view = (window, tiling.tile, tiling.overlap)
         known = self._known.get(view)
@@ -140,7 +140,7 @@ class Clusterer:
             self._cache.use(stored)
         return known
 
-    def _video(self, number: int, window: int, tiling: Tiling) -> Stored:
+    def _video(self, number: int, window: int, tiling: Tiling) -> StoredEmbeddings:
         sequence = self._data.sequences["val"][number]
 
         def compute(writer: Writer) -> None:
