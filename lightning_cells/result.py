@@ -13,7 +13,7 @@ from lightning_cells.data.image_files import read_mask
 from lightning_cells.data.result_folder import ResultWriter
 from lightning_cells.data.tracks import Lineage, read_tracks
 from lightning_cells.errors import InputError
-from lightning_cells.visualization.page import png
+from lightning_cells.visualization.page import jpeg
 from lightning_cells.visualization.video import track_picture
 
 _TRACKS = ["track", "first", "last", "parent"]
@@ -91,8 +91,8 @@ class Result:
         numbers = range(self.first_frame, self.first_frame + len(self))
         return track_picture(frames, list(self.labels), numbers, self.lineage, shown)
 
-    def _repr_png_(self) -> bytes:
-        return png(self.picture())
+    def _repr_jpeg_(self) -> bytes:
+        return jpeg(self.picture())
 
     def save(self, folder: str | Path) -> Path:
         """Writes ``maskNNN.tif`` and ``res_track.txt``; an earlier result there is replaced.

@@ -96,7 +96,7 @@ def test_evaluate_agrees_with_the_verb(
 
 def test_a_result_shows_itself(result: lc.Result) -> None:
     assert result.picture().ndim == 3
-    assert result._repr_png_().startswith(b"\x89PNG")
+    assert result._repr_jpeg_().startswith(b"\xff\xd8\xff")
     assert repr(result) == f"Result(12 frames of 64 x 64, {len(result.lineage)} tracks)"
     without = lc.Result(result.labels, result.lineage)
     assert without.cells["mean_intensity"].isna().all()

@@ -55,6 +55,13 @@ def webp(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def jpeg(image: np.ndarray) -> bytes:
+    """Encodes a picture for notebooks, which do not show WebP; uint8 (H, W, 3)."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
 def file_name(text: str) -> str:
     """Makes a name of a single file, or folder, of any text: never a path, never hidden, never empty."""
     return re.sub(r"[^\w.-]", "_", text, flags=re.ASCII).lstrip(".")[:100] or "_"
