@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import mlflow.pyfunc  # noqa: F401 - before autodoc does, as if for a type checker, which its models do not survive
 from sphinx.application import Sphinx
 
 HERE = Path(__file__).parent
