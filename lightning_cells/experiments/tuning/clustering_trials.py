@@ -1,7 +1,7 @@
 """Sweeps over clusterings: trials that cluster, link and score what a trained network embeds.
 
 The embeddings of the validation videos are kept on disk (`embeddings`), so that the network runs once. A worker's
-processes take trial after trial: ``python -m lightning_cells.experiments.tuning.clustering DESCRIPTOR``.
+processes take trial after trial: ``python -m lightning_cells.experiments.tuning.clustering_trials DESCRIPTOR``.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ from lightning_cells.methods.rshn import RSHN
 from lightning_cells.paths import cache_dir, output_dir
 
 Report = Callable[[dict[str, float], int], bool]
-_MODULE = "lightning_cells.experiments.tuning.clustering"
+_MODULE = "lightning_cells.experiments.tuning.clustering_trials"
 _VARIED = ("model.decoder", "model.tiling", "model.linking", "model.window")  # the rest is the network's
 _NETWORK = ("features", "levels", "embedding", "stacks", "temporal", "tile_batch")
 _TRAINER = ("accelerator", "precision", "limit_val_batches")
