@@ -3,7 +3,7 @@
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lightning_cells.data.simulate import simulate
 from lightning_cells.errors import InputError
@@ -24,6 +24,7 @@ def load(
     linker: LinkerName | None = None,
     scale: float | None = None,
     chunk: int = 8,
+    diameter: float | Literal["auto"] | None = None,
 ) -> Tracker:
     """Loads a trained model.
 
@@ -34,6 +35,7 @@ def load(
         linker: what links cells.
         scale: factor on the frames that the network sees.
         chunk: frames in memory at a time.
+        diameter: of a typical cell in pixels of the frames, or ``"auto"``.
 
     Raises:
         InputError: if there is no such model, it cannot be used, or an option does not fit it.
@@ -46,7 +48,7 @@ def load(
     else:
         place = nullcontext(Path(model))
     with place as checkpoint:
-        return Tracker(checkpoint, device, linker, scale, chunk)
+        return Tracker(checkpoint, device, linker, scale, chunk, diameter)
 
 
 def evaluate(result: Result | str | Path, truth: Result | str | Path) -> dict[str, float | int | None]:

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,8 @@ from lightning_cells.data.spool import Spool
 from lightning_cells.errors import InputError
 from lightning_cells.instances.linkers import Lap, Linker, Overlap
 from lightning_cells.methods.base import CellMethod, Video
-from lightning_cells.methods.building import load_method
+from lightning_cells.methods.building import Preprocessing, load_method
+from lightning_cells.methods.cell_size import estimate_size
 from lightning_cells.result import Result
 from lightning_cells.visualization.video import Preview
 
@@ -47,6 +49,8 @@ class Tracker:
         scale: factor on both sides of the frames that the network sees, in place of the checkpoint's: for cells of
             another size than those of the training. The result has the size of the frames.
         chunk: frames in memory at a time; more where the method's start needs them.
+        diameter: of a typical cell, in pixels of the frames, from which the scale follows; ``"auto"`` estimates it from
+            some of the frames. None keeps the checkpoint's scale.
 
     Raises:
         InputError: for a checkpoint or an option that cannot be used.
@@ -63,15 +67,23 @@ class Tracker:
         linker: LinkerName | None = None,
         scale: float | None = None,
         chunk: int = 8,
+        diameter: float | Literal["auto"] | None = None,
     ) -> None:
         if chunk < 1:
             raise InputError(f"--chunk {chunk}: must be at least 1")
         if scale is not None and not 0 < scale < float("inf"):
             raise InputError(f"--scale {scale}: must be a positive number, such as 0.5")
+        if scale is not None and diameter is not None:
+            raise InputError("--diameter: does not go with --scale: give one of them")
+        if isinstance(diameter, float | int) and not 0 < diameter < float("inf"):
+            raise InputError(f"--diameter {diameter}: must be a positive number of pixels, or auto")
         self._device = _device(device)
         self.method, self.preprocessing = load_method(checkpoint)
         if scale is not None:
             self.preprocessing = self.preprocessing._replace(scale=scale)
+        if diameter is not None and self.preprocessing.diameter is None:
+            raise InputError(f"--diameter: {checkpoint} does not remember the size of its cells: give --scale instead")
+        self._diameter = diameter
         if linker is not None:
             _link_by(self.method, linker)
         self.method.to(self._device)
@@ -93,7 +105,7 @@ class Tracker:
         source = Path(frames) if isinstance(frames, str) else frames
         with open_frames(source) as opened, torch.inference_mode():
             video = self.method.open_video(opened.size, opened.numbers[0])
-            labels = list(self._tracked(video, opened, None, progress))
+            labels = list(self._tracked(video, opened, self._fitted(opened), None, progress))
             return Result(np.stack(labels), video.lineage, opened.numbers[0], source)
 
     def track_to(self, source: Path, out: Path, preview: bool = False, interval: float = 20.0) -> tuple[int, int]:
@@ -126,11 +138,12 @@ class Tracker:
             except (FileExistsError, NotADirectoryError) as error:
                 raise InputError(f"{error.filename}: is in the way of a folder: give another result folder") from None
             with _explained(out, work), exclusive(out.with_name(f".{out.name}.lock")), torch.inference_mode():
-                spool = Spool(work, self._key(frames), interval)
+                preprocessing = self._fitted(frames)
+                spool = Spool(work, self._key(frames, preprocessing), interval)
                 _remove_masks(work)
                 pictures = Preview(len(frames)) if preview else None
                 with writer:
-                    for index, labels in enumerate(self._tracked(video, frames, spool)):
+                    for index, labels in enumerate(self._tracked(video, frames, preprocessing, spool)):
                         writer.write(frames.numbers[index], labels)
                         if pictures is not None and index in pictures.chosen:
                             pictures.add(frames.read(index), labels, frames.numbers[index], video.lineage)
@@ -141,7 +154,12 @@ class Tracker:
             return len(frames), len(video.lineage)
 
     def _tracked(
-        self, video: Video, frames: Frames, spool: Spool | None = None, progress: bool = True
+        self,
+        video: Video,
+        frames: Frames,
+        preprocessing: Preprocessing,
+        spool: Spool | None = None,
+        progress: bool = True,
     ) -> Iterator[np.ndarray]:
         """Yields the track labels of all frames: first those whose cells were kept, then others as they are found."""
         done = 0
@@ -154,18 +172,38 @@ class Tracker:
         with tqdm(total=len(frames), initial=done, desc="tracking", unit="frame", disable=shown) as bar:
             for start in range(done, len(frames), self._chunk):
                 indices = range(start, min(start + self._chunk, len(frames)))
-                found = video.instances(self.preprocessing.prepare(map(frames.read, indices)).to(self._device))
+                found = video.instances(preprocessing.prepare(map(frames.read, indices)).to(self._device))
                 if spool is not None:
                     spool.append(found, video.state)
                 yield from video.link(found)
                 bar.update(len(indices))
         yield from video.finish()
 
-    def _key(self, frames: Frames) -> str:
+    def _fitted(self, frames: Frames) -> Preprocessing:
+        """The preprocessing that brings the cells of some frames to the size of the training's.
+
+        Raises:
+            InputError: if their size is to be estimated, and cannot be.
+        """
+        known = self.preprocessing.diameter
+        if self._diameter is None or known is None:
+            return self.preprocessing
+        diameter = self._diameter
+        if diameter == "auto":
+            some = [frames.read(index) for index in sorted({0, len(frames) - 1})]
+            estimate = estimate_size(self.method, self.preprocessing, some, known)
+            if estimate is None:
+                raise InputError("--diameter auto: the frames show no cells of one size: give their diameter in pixels")
+            diameter = estimate.diameter
+        scale = known / diameter
+        tqdm.write(f"cells of about {diameter:.0f} pixels: frames are scaled by {scale:.2f}", file=sys.stderr)
+        return self.preprocessing._replace(scale=scale)
+
+    def _key(self, frames: Frames, preprocessing: Preprocessing) -> str:
         """All that found cells depend on."""
         versions = [__version__, torch.__version__, np.__version__]
         source = [stamp(frames.files), frames.size, frames.numbers[0]]
-        return json.dumps([versions, self._digest, source, self.preprocessing, self._device.type, self._chunk])
+        return json.dumps([versions, self._digest, source, preprocessing, self._device.type, self._chunk])
 
 
 def preview_path(out: Path) -> Path:

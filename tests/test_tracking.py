@@ -18,6 +18,7 @@ from lightning_cells import tracking as engine
 from lightning_cells.cli import main
 from lightning_cells.data import spool
 from lightning_cells.data.frames import Frames, open_frames
+from lightning_cells.data.sequence import open_sequence, typical_diameter
 from lightning_cells.instances.linkers import Lap
 from lightning_cells.methods.building import load_method
 from lightning_cells.methods.loading import SETTINGS
@@ -90,6 +91,36 @@ def test_scale_in_place_of_the_checkpoints(simulated: Path, checkpoint: Path, tm
     assert contents(tmp_path / "half") == contents(tmp_path / "03_RES")
     assert track(simulated / "03", checkpoint, tmp_path / "trained", "--chunk", "5") == 0
     assert contents(tmp_path / "trained") != contents(tmp_path / "half")
+
+
+def test_the_scale_follows_from_the_size_of_cells(
+    simulated: Path, checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    known = load_method(checkpoint)[1].diameter
+    assert known == pytest.approx(typical_diameter([open_sequence(simulated, n, "zscore", 0.75) for n in ("01", "02")]))
+    size = 2 * known
+    assert track(simulated / "03", checkpoint, tmp_path / "sized", "--chunk", "5", "--diameter", str(size)) == 0
+    assert f"cells of about {size:.0f} pixels: frames are scaled by 0.50" in capfd.readouterr().err
+    assert track(simulated / "03", checkpoint, tmp_path / "half", "--chunk", "5", "--scale", "0.5") == 0
+    assert contents(tmp_path / "sized") == contents(tmp_path / "half")
+
+
+def test_a_size_that_cannot_be_told(
+    simulated: Path, checkpoints: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, source, out = checkpoints["ulstm"], simulated / "03", tmp_path / "out"
+    assert "does not go with --scale" in complaint(capfd, source, checkpoint, out, "--diameter", "9", "--scale", "1")
+    assert "--diameter -1.0: must be" in complaint(capfd, source, checkpoint, out, "--diameter", "-1")
+    assert "--diameter" in complaint(capfd, source, checkpoint, out, "--diameter", "large")
+    (tmp_path / "empty").mkdir()
+    for number in range(3):
+        tifffile.imwrite(tmp_path / f"empty/t{number:03d}.tif", np.full((64, 64), 9, np.uint8))
+    assert "no cells of one size" in complaint(capfd, tmp_path / "empty", checkpoint, out, "--diameter", "auto")
+    older = torch.load(checkpoint, weights_only=True)
+    del older[SETTINGS]["diameter"]
+    torch.save(older, tmp_path / "older.ckpt")
+    assert "does not remember the size" in complaint(capfd, source, tmp_path / "older.ckpt", out, "--diameter", "9")
+    assert not out.exists()
 
 
 def test_multi_page_equals_folder(simulated: Path, checkpoint: Path, tmp_path: Path) -> None:
@@ -421,6 +452,7 @@ def test_bad_options(
 def test_method_comes_ready(checkpoints: dict[str, Path]) -> None:
     method, preprocessing = load_method(checkpoints["rshn"])
     assert not any(module.training for module in method.modules())
-    assert preprocessing == ("percentile", 0.75)
+    assert preprocessing[:2] == ("percentile", 0.75)
+    assert 4 < preprocessing.diameter < 40
     saved = torch.load(checkpoints["rshn"], weights_only=True)["state_dict"]
     assert all(torch.equal(value, saved[name]) for name, value in method.state_dict().items())

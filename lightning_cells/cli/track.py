@@ -7,7 +7,7 @@ same command goes on where it was.
 
 lightning-cells track my_frames --checkpoint outputs/checkpoints/RUN/best.ckpt --out my_RES --preview
 lightning-cells track movie.tif --checkpoint best.ckpt --out movie_RES --device cuda --scale 0.5
-lightning-cells track movie.tif --model models:/nuclei/1 --out movie_RES
+lightning-cells track movie.tif --model models:/nuclei/1 --out movie_RES --diameter auto
 """
 
 import argparse
@@ -43,6 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "training; default: as then",
     )
     parser.add_argument(
+        "--diameter",
+        type=_pixels,
+        metavar="PX",
+        help="diameter of a typical cell in your frames, in pixels, from which the scale follows; auto estimates it "
+        "from some of the frames",
+    )
+    parser.add_argument(
         "--linker",
         choices=("overlap", "laptrack"),
         help="what links the cells of methods that only find them: overlap with the frame before, or an assignment "
@@ -53,12 +60,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _pixels(word: str) -> float | str:
+    return word if word == "auto" else float(word)
+
+
 def run(args: argparse.Namespace) -> None:
     """Tracks."""
     from lightning_cells.tracking import Tracker, preview_path
 
     with _checkpoint(args) as checkpoint:
-        tracker = Tracker(checkpoint, args.device, args.linker, args.scale, args.chunk)
+        tracker = Tracker(checkpoint, args.device, args.linker, args.scale, args.chunk, args.diameter)
     frames, tracks = tracker.track_to(args.frames, args.out, args.preview)
     print(f"{tracks} track(s) in {frames} frame(s): {args.out}")
     if args.preview:

@@ -1,6 +1,8 @@
 """One video: normalised frames and merged truth, decoded once and then memory-mapped."""
 
 import hashlib
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -210,3 +212,33 @@ def _sequence(folder: Path, files: SequenceFiles, described: dict[str, Any], fin
         fingerprint=fingerprint,
         stored=stored,
     )
+
+
+def typical_diameter(videos: Iterable[Sequence], most: int = 20) -> float | None:
+    """The median diameter of segmented cells, as of discs of their areas, in pixels at the videos' scale.
+
+    Args:
+        videos: any, with truth or without.
+        most: frames of each that are measured, at most.
+
+    Returns:
+        None without any segmented cell.
+    """
+    areas = [np.empty(0, np.int64)]
+    for video in videos:
+        if video.labels is not None:
+            annotated = np.flatnonzero(video.annotated)
+            areas += [cell_areas(video.labels[index]) for index in annotated[:: max(1, -(-len(annotated) // most))]]
+    counts = np.concatenate(areas)
+    return diameter_of(float(np.median(counts))) if len(counts) else None
+
+
+def cell_areas(labels: np.ndarray) -> np.ndarray:
+    """The pixels of each cell of a frame, (K,), of (H, W) integers; what is not positive is no cell."""
+    counts = np.bincount(labels[labels > 0])
+    return counts[counts > 0]
+
+
+def diameter_of(area: float) -> float:
+    """The diameter of a disc of that area."""
+    return 2 * math.sqrt(area / math.pi)

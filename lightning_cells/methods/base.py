@@ -16,7 +16,7 @@ from torchmetrics import MetricCollection
 
 from lightning_cells.data.clips import Chunk, Target
 from lightning_cells.data.datamodule import SequenceDataModule
-from lightning_cells.data.sequence import Sequence
+from lightning_cells.data.sequence import Sequence, typical_diameter
 from lightning_cells.data.tracks import Lineage, clip_lineage
 from lightning_cells.instances.linkers import Linker
 from lightning_cells.methods.loading import SETTINGS
@@ -105,6 +105,7 @@ class CellMethod(LightningModule, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.val_measures, self.test_measures = video_measures(), video_measures()
+        self._diameter: float | None = None
         self._video: Video | None = None
         self._matcher = CTCMatcher()
         self._returned = 0  # frames of the video under way that came out
@@ -168,7 +169,15 @@ class CellMethod(LightningModule, ABC):
         checkpoint[SETTINGS] = {
             "method": f"{type(self).__module__}.{type(self).__qualname__}",
             "data": {} if data is None else {"normalisation": data.normalisation, "scale": data.scale},
+            "diameter": self._cell_diameter(),
         }
+
+    def _cell_diameter(self) -> float | None:
+        """The typical diameter of the cells of the training, measured once."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self._diameter is None and isinstance(data, SequenceDataModule):
+            self._diameter = typical_diameter(data.sequences.get("train", []))
+        return self._diameter
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The network's optimiser, with a learning rate that changes with every step."""

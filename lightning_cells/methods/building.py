@@ -12,16 +12,23 @@ from torch import Tensor
 from lightning_cells.data.intensity import Normalisation, normalise, rescale, scaled_size
 from lightning_cells.errors import InputError, one_line
 from lightning_cells.methods.base import CellMethod
-from lightning_cells.methods.loading import read_checkpoint, settings_of
+from lightning_cells.methods.loading import SETTINGS, read_checkpoint, settings_of
 
 _LARGEST = float(np.finfo(np.float16).max)
 
 
 class Preprocessing(NamedTuple):
-    """What is done to each frame before a method sees it: see `normalise` and `rescale`."""
+    """What is done to each frame before a method sees it: see `normalise` and `rescale`.
+
+    Attributes:
+        normalisation: of intensities.
+        scale: of both sides.
+        diameter: of the training's typical cell after that, in pixels; None where a checkpoint does not remember it.
+    """
 
     normalisation: Normalisation
     scale: float
+    diameter: float | None = None
 
     def prepare(self, frames: Iterable[np.ndarray]) -> Tensor:
         """Frames, (H, W) uint8 or uint16, as the data module gives them to methods.
@@ -55,7 +62,12 @@ def load_method(path: Path) -> tuple[CellMethod, Preprocessing]:
         raise InputError(
             f"{path} does not fit this version of lightning_cells: take a checkpoint of this version ({reason})"
         ) from error
-    return method.eval(), _preprocessing(settings["data"], path)
+    return method.eval(), _preprocessing(settings["data"], path)._replace(diameter=_diameter(checkpoint))
+
+
+def _diameter(checkpoint: dict) -> float | None:
+    known = checkpoint[SETTINGS].get("diameter")
+    return float(known) if isinstance(known, float) and 0 < known < _LARGEST else None
 
 
 def _preprocessing(data: dict, path: Path) -> Preprocessing:
