@@ -5,6 +5,7 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -105,7 +106,6 @@ class CellMethod(LightningModule, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.val_measures, self.test_measures = video_measures(), video_measures()
-        self._diameter: float | None = None
         self._video: Video | None = None
         self._matcher = CTCMatcher()
         self._returned = 0  # frames of the video under way that came out
@@ -169,15 +169,14 @@ class CellMethod(LightningModule, ABC):
         checkpoint[SETTINGS] = {
             "method": f"{type(self).__module__}.{type(self).__qualname__}",
             "data": {} if data is None else {"normalisation": data.normalisation, "scale": data.scale},
-            "diameter": self._cell_diameter(),
+            "diameter": self._cell_diameter,
         }
 
+    @cached_property
     def _cell_diameter(self) -> float | None:
-        """The typical diameter of the cells of the training, measured once."""
+        """The typical diameter of the cells of the training, measured with the first checkpoint."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if self._diameter is None and isinstance(data, SequenceDataModule):
-            self._diameter = typical_diameter(data.sequences.get("train", []))
-        return self._diameter
+        return typical_diameter(data.sequences.get("train", [])) if isinstance(data, SequenceDataModule) else None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The network's optimiser, with a learning rate that changes with every step."""

@@ -36,8 +36,8 @@ def estimate_size(
     """Looks at frames at several scales for the one at which cells are as large as those of the training.
 
     At a wrong scale a network finds few cells, pieces of them, or clusters. What counts is the share of the area found
-    that lies in cells of about the right size, how near that size is to the right one, and how sure the network is of
-    its choice of scale: of several frames each is looked at by itself.
+    that lies in cells of about the right size, and how near the typical size is to the right one. Each frame is looked
+    at by itself.
 
     Args:
         method: trained.
