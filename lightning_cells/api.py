@@ -24,7 +24,7 @@ def load(
     linker: LinkerName | None = None,
     scale: float | None = None,
     chunk: int = 8,
-    diameter: float | Literal["auto"] | None = None,
+    diameter: float | Literal["auto", "training"] = "auto",
 ) -> Tracker:
     """Loads a trained model.
 
@@ -35,7 +35,7 @@ def load(
         linker: what links cells.
         scale: factor on the frames that the network sees.
         chunk: frames in memory at a time.
-        diameter: of a typical cell in pixels of the frames, or ``"auto"``.
+        diameter: of a typical cell in pixels of the frames; estimated by default.
 
     Raises:
         InputError: if there is no such model, it cannot be used, or an option does not fit it.

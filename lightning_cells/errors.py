@@ -1,4 +1,4 @@
-"""The one error that a user's mistake raises, and the words that messages are made of."""
+"""The one error that a user's mistake raises, the one warning, and the words that messages are made of."""
 
 import re
 from collections.abc import Iterable
@@ -9,6 +9,13 @@ class InputError(ValueError):
 
     The message is one line that names the file or the option, what is wrong with it, and what to do. The command
     line prints it without a traceback and exits with status 2.
+    """
+
+
+class Doubt(UserWarning):
+    """What was found can hardly be what the user wants.
+
+    The message is one line that says why, and what to do. The command line prints it and exits with status 0.
     """
 
 

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,11 +21,11 @@ from lightning_cells.data.frames import Frames, open_frames
 from lightning_cells.data.locking import exclusive
 from lightning_cells.data.result_folder import ResultWriter
 from lightning_cells.data.spool import Spool
-from lightning_cells.errors import InputError
+from lightning_cells.errors import Doubt, InputError
 from lightning_cells.instances.linkers import Lap, Linker, Overlap
 from lightning_cells.methods.base import CellMethod, Video
 from lightning_cells.methods.building import Preprocessing, load_method
-from lightning_cells.methods.cell_size import estimate_size
+from lightning_cells.methods.cell_size import ALIKE, estimate_diameter
 from lightning_cells.result import Result
 from lightning_cells.visualization.video import Preview
 
@@ -36,6 +37,11 @@ _FULL = {
     errno.EDQUOT: "your share of the disk is full: make room",
     errno.EFBIG: "no file may be as large as is needed: raise the limit (ulimit -f)",
 }
+
+_NO_SIZE = (
+    "no cells of one size were found in the frames, which are taken at the scale of the training: if cells are larger "
+    "or smaller than there, give the diameter of one in pixels (--diameter PX)"
+)
 
 
 class Tracker:
@@ -49,8 +55,9 @@ class Tracker:
         scale: factor on both sides of the frames that the network sees, in place of the checkpoint's: for cells of
             another size than those of the training. The result has the size of the frames.
         chunk: frames in memory at a time; more where the method's start needs them.
-        diameter: of a typical cell, in pixels of the frames, from which the scale follows; ``"auto"`` estimates it from
-            some of the frames. None keeps the checkpoint's scale.
+        diameter: of a typical cell, in pixels of the frames, from which the scale follows. ``"auto"`` estimates it from
+            some of the frames, and keeps the checkpoint's scale where cells are about as large as those of its
+            training; ``"training"`` keeps that scale in any case.
 
     Raises:
         InputError: for a checkpoint or an option that cannot be used.
@@ -67,23 +74,24 @@ class Tracker:
         linker: LinkerName | None = None,
         scale: float | None = None,
         chunk: int = 8,
-        diameter: float | Literal["auto"] | None = None,
+        diameter: float | Literal["auto", "training"] = "auto",
     ) -> None:
         if chunk < 1:
             raise InputError(f"--chunk {chunk}: must be at least 1")
         if scale is not None and not 0 < scale < float("inf"):
             raise InputError(f"--scale {scale}: must be a positive number, such as 0.5")
-        if scale is not None and diameter is not None:
+        if scale is not None and not isinstance(diameter, str):
             raise InputError("--diameter: does not go with --scale: give one of them")
-        if isinstance(diameter, float | int) and not 0 < diameter < float("inf"):
-            raise InputError(f"--diameter {diameter}: must be a positive number of pixels, or auto")
+        fits = diameter in ("auto", "training") if isinstance(diameter, str) else 0 < diameter < float("inf")
+        if not fits:
+            raise InputError(f"--diameter {diameter}: must be a positive number of pixels, auto, or training")
         self._device = _device(device)
         self.method, self.preprocessing = load_method(checkpoint)
         if scale is not None:
             self.preprocessing = self.preprocessing._replace(scale=scale)
-        if diameter is not None and self.preprocessing.diameter is None:
+        if not isinstance(diameter, str) and self.preprocessing.diameter is None:
             raise InputError(f"--diameter: {checkpoint} does not remember the size of its cells: give --scale instead")
-        self._diameter = diameter
+        self._diameter = "training" if scale is not None else diameter
         if linker is not None:
             _link_by(self.method, linker)
         self.method.to(self._device)
@@ -105,7 +113,7 @@ class Tracker:
         source = Path(frames) if isinstance(frames, str) else frames
         with open_frames(source) as opened, torch.inference_mode():
             video = self.method.open_video(opened.size, opened.numbers[0])
-            labels = list(self._tracked(video, opened, self._fitted(opened), None, progress))
+            labels = list(self._tracked(video, opened, self._fitted(opened, progress), None, progress))
             return Result(np.stack(labels), video.lineage, opened.numbers[0], source)
 
     def track_to(self, source: Path, out: Path, preview: bool = False, interval: float = 20.0) -> tuple[int, int]:
@@ -179,24 +187,24 @@ class Tracker:
                 bar.update(len(indices))
         yield from video.finish()
 
-    def _fitted(self, frames: Frames) -> Preprocessing:
-        """The preprocessing that brings the cells of some frames to the size of the training's.
-
-        Raises:
-            InputError: if their size is to be estimated, and cannot be.
-        """
-        known = self.preprocessing.diameter
-        if self._diameter is None or known is None:
+    def _fitted(self, frames: Frames, progress: bool = True) -> Preprocessing:
+        """The preprocessing that brings the cells of some frames to the size of the training's."""
+        trained, diameter = self.preprocessing.diameter, self._diameter
+        if diameter == "training" or trained is None:
             return self.preprocessing
-        diameter = self._diameter
         if diameter == "auto":
-            some = [frames.read(index) for index in sorted({0, len(frames) - 1})]
-            estimate = estimate_size(self.method, self.preprocessing, some, known)
+            some = [frames.read(index) for index in sorted({0, len(frames) // 2, len(frames) - 1})]
+            estimate = estimate_diameter(self.method, self.preprocessing, some, trained)
             if estimate is None:
-                raise InputError("--diameter auto: the frames show no cells of one size: give their diameter in pixels")
-            diameter = estimate.diameter
-        scale = known / diameter
-        tqdm.write(f"cells of about {diameter:.0f} pixels: frames are scaled by {scale:.2f}", file=sys.stderr)
+                warnings.warn(_NO_SIZE, Doubt, stacklevel=4)
+                return self.preprocessing
+            if 1 / ALIKE < estimate * self.preprocessing.scale / trained < ALIKE:
+                return self.preprocessing
+            diameter = estimate
+        scale = trained / diameter
+        if progress:
+            remedy = "; --diameter PX if that is wrong" if self._diameter == "auto" else ""
+            tqdm.write(f"cells of about {diameter:.0f} px: frames are scaled by {scale:.2f}{remedy}", file=sys.stderr)
         return self.preprocessing._replace(scale=scale)
 
     def _key(self, frames: Frames, preprocessing: Preprocessing) -> str:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -100,9 +101,35 @@ def test_the_scale_follows_from_the_size_of_cells(
     assert known == pytest.approx(typical_diameter([open_sequence(simulated, n, "zscore", 0.75) for n in ("01", "02")]))
     size = 2 * known
     assert track(simulated / "03", checkpoint, tmp_path / "sized", "--chunk", "5", "--diameter", str(size)) == 0
-    assert f"cells of about {size:.0f} pixels: frames are scaled by 0.50" in capfd.readouterr().err
+    assert f"cells of about {size:.0f} px: frames are scaled by 0.50\n" in capfd.readouterr().err
     assert track(simulated / "03", checkpoint, tmp_path / "half", "--chunk", "5", "--scale", "0.5") == 0
     assert contents(tmp_path / "sized") == contents(tmp_path / "half")
+
+
+def test_the_size_is_estimated_by_default(
+    simulated: Path,
+    checkpoints: dict[str, Path],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checkpoint = checkpoints["ulstm"]
+    known = load_method(checkpoint)[1].diameter
+    assert track(simulated / "03", checkpoint, tmp_path / "training", "--diameter", "training") == 0
+    looked: list[tuple] = []
+    for name, size, said in (("alike", 0.85 * known / 0.75, ""), ("larger", 2 * known, "scaled by 0.50; --diameter")):
+        capfd.readouterr()
+        looked.clear()
+        monkeypatch.setattr(engine, "estimate_diameter", lambda *given, size=size: looked.append(given) or size)
+        assert track(simulated / "03", checkpoint, tmp_path / name) == 0
+        assert said in capfd.readouterr().err
+        ((_, _, frames, trained),) = looked
+        assert (len(frames), trained) == (3, known)
+        assert (contents(tmp_path / name) == contents(tmp_path / "training")) == (name == "alike")
+    looked.clear()
+    assert track(simulated / "03", checkpoint, tmp_path / "half", "--scale", "0.5") == 0
+    assert not looked
+    assert contents(tmp_path / "half") == contents(tmp_path / "larger")
 
 
 def test_a_size_that_cannot_be_told(
@@ -115,11 +142,21 @@ def test_a_size_that_cannot_be_told(
     (tmp_path / "empty").mkdir()
     for number in range(3):
         tifffile.imwrite(tmp_path / f"empty/t{number:03d}.tif", np.full((64, 64), 9, np.uint8))
-    assert "no cells of one size" in complaint(capfd, tmp_path / "empty", checkpoint, out, "--diameter", "auto")
+    capfd.readouterr()
+    assert track(tmp_path / "empty", checkpoint, tmp_path / "none") == 0
+    assert re.search(
+        r"^lightning-cells track: warning: no cells of one size .*--diameter", capfd.readouterr().err, re.M
+    )
+    assert track(tmp_path / "empty", checkpoint, tmp_path / "none", "--diameter", "training") == 0
+    assert "no cells of one size" not in capfd.readouterr().err
     older = torch.load(checkpoint, weights_only=True)
     del older[SETTINGS]["diameter"]
     torch.save(older, tmp_path / "older.ckpt")
     assert "does not remember the size" in complaint(capfd, source, tmp_path / "older.ckpt", out, "--diameter", "9")
+    assert track(source, tmp_path / "older.ckpt", tmp_path / "kept") == 0
+    assert "cells of" not in capfd.readouterr().err
+    assert track(source, checkpoint, tmp_path / "training", "--diameter", "training") == 0
+    assert contents(tmp_path / "kept") == contents(tmp_path / "training")
     assert not out.exists()
 
 
@@ -160,7 +197,8 @@ def test_one_chunk_is_in_memory(
     monkeypatch.setattr(engine.ResultWriter, "write", lambda self, *a: events.append("write") or write(self, *a))
     monkeypatch.setattr(tifffile, "imread", None)
     monkeypatch.setattr(tifffile.TiffFile, "asarray", None)
-    assert track(tmp_path / "a.tif", checkpoints["ulstm"], tmp_path / "out", "--chunk", "5") == 0
+    options = ["--chunk", "5", "--diameter", "training"]
+    assert track(tmp_path / "a.tif", checkpoints["ulstm"], tmp_path / "out", *options) == 0
     expected = [kind for n in (5, 5, 2) for kind in ["read"] * n + ["write"] * n]
     assert events == expected
 
@@ -216,7 +254,7 @@ def test_continues_after_a_kill(
     read = Frames.read
     monkeypatch.setattr(Frames, "read", lambda self, index: seen.append(index) or read(self, index))
     assert track(source, checkpoint, out, "--chunk", "5") == 0
-    assert seen == list(range(5 * done, 12))
+    assert seen == [0, 6, 11, *range(5 * done, 12)]  # three to see how large cells are
     assert contents(out) == contents(tmp_path / "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
 
@@ -258,7 +296,8 @@ def test_linker_in_place_of_the_checkpoints(
     assert not out.exists()
     with monkeypatch.context() as patch:
         patch.setattr(Frames, "read", None)  # all cells were found
-        assert track(source, loose, out, "--linker", "laptrack", "--chunk", "5") == 0
+        options = ["--linker", "laptrack", "--chunk", "5", "--diameter", "training"]
+        assert track(source, loose, out, *options) == 0
     assert contents(out) == contents(whole)
 
 
@@ -337,7 +376,7 @@ def test_work_on_something_else_is_not_taken(
     read = Frames.read
     monkeypatch.setattr(Frames, "read", lambda self, index: seen.append(index) or read(self, index))
     assert track(source, checkpoint, out, *options) == 0
-    assert seen == list(range(12))
+    assert seen[-12:] == list(range(12))
 
 
 def test_preview(simulated: Path, checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

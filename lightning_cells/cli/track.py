@@ -7,12 +7,18 @@ same command goes on where it was.
 
 lightning-cells track my_frames --checkpoint outputs/checkpoints/RUN/best.ckpt --out my_RES --preview
 lightning-cells track movie.tif --checkpoint best.ckpt --out movie_RES --device cuda --scale 0.5
-lightning-cells track movie.tif --model models:/nuclei/1 --out movie_RES --diameter auto
+lightning-cells track movie.tif --model models:/nuclei/1 --out movie_RES --diameter 60
 """
 
 import argparse
-from contextlib import AbstractContextManager, nullcontext
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
+
+from lightning_cells.errors import Doubt
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,14 +46,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="S",
         help="size of the frames that the network sees, relative to yours: 0.5 for cells twice as large as in its "
-        "training; default: as then",
+        "training; default: it follows from --diameter",
     )
     parser.add_argument(
         "--diameter",
         type=_pixels,
+        default="auto",
         metavar="PX",
         help="diameter of a typical cell in your frames, in pixels, from which the scale follows; auto estimates it "
-        "from some of the frames",
+        "from some of the frames, training takes them for as large as those of the training (default: %(default)s)",
     )
     parser.add_argument(
         "--linker",
@@ -61,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _pixels(word: str) -> float | str:
-    return word if word == "auto" else float(word)
+    return word if word in ("auto", "training") else float(word)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -70,7 +77,8 @@ def run(args: argparse.Namespace) -> None:
 
     with _checkpoint(args) as checkpoint:
         tracker = Tracker(checkpoint, args.device, args.linker, args.scale, args.chunk, args.diameter)
-    frames, tracks = tracker.track_to(args.frames, args.out, args.preview)
+    with _told_in_one_line():
+        frames, tracks = tracker.track_to(args.frames, args.out, args.preview)
     print(f"{tracks} track(s) in {frames} frame(s): {args.out}")
     if args.preview:
         print(f"preview: {preview_path(args.out.resolve())}")
@@ -82,3 +90,22 @@ def _checkpoint(args: argparse.Namespace) -> AbstractContextManager[Path]:
     from lightning_cells.loggers.registry import registered_checkpoint
 
     return registered_checkpoint(args.model)
+
+
+@contextmanager
+def _told_in_one_line() -> Iterator[None]:
+    """Prints doubts of the result as they come, without the line of code that they come from."""
+    from tqdm import tqdm
+
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *args: Any) -> None:
+            if issubclass(category, Doubt):
+                tqdm.write(f"lightning-cells track: warning: {message}", file=sys.stderr)
+            else:
+                others(message, category, *args)
+
+        warnings.simplefilter("always", Doubt)
+        warnings.showwarning = show  # type: ignore[assignment]  # the rest of its arguments are passed on
+        yield

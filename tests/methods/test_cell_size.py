@@ -10,7 +10,7 @@ from skimage.measure import label
 
 from lightning_cells.data.sequence import open_sequence, typical_diameter
 from lightning_cells.methods.building import Preprocessing
-from lightning_cells.methods.cell_size import estimate_size
+from lightning_cells.methods.cell_size import estimate_diameter
 
 TRAINED = 13.0
 PREPROCESSING = Preprocessing("zscore", 1.0, TRAINED)
@@ -48,9 +48,9 @@ def discs(diameter: float, count: int = 12, size: int = 400) -> np.ndarray:
 @pytest.mark.parametrize("diameter", [9, 16, 30, 55, 80])
 def test_discs_of_any_size(diameter):
     frames = [discs(diameter), discs(diameter, 8)]
-    found = estimate_size(Thresholding(), PREPROCESSING, frames, TRAINED)
-    assert found.diameter == pytest.approx(diameter, rel=0.12)
-    assert found.scale * found.diameter == pytest.approx(TRAINED)
+    assert estimate_diameter(Thresholding(), PREPROCESSING, frames, TRAINED) == pytest.approx(diameter, rel=0.12)
+    twice = PREPROCESSING._replace(scale=2.0)  # of a training whose frames were enlarged
+    assert estimate_diameter(Thresholding(), twice, frames, TRAINED) == pytest.approx(diameter, rel=0.12)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,25 @@ def test_discs_of_any_size(diameter):
     ids=["one value", "noise"],
 )
 def test_frames_without_cells_have_no_size(frame):
-    assert estimate_size(Thresholding(), PREPROCESSING, [frame], TRAINED) is None
+    assert estimate_diameter(Thresholding(), PREPROCESSING, [frame], TRAINED) is None
+
+
+def test_pieces_of_the_right_size_are_not_taken_for_cells():
+    """At every scale the method finds pieces as large as the training's cells, whose size in the frames so changes."""
+    pieces = Thresholding()
+    pieces.cells = lambda frame: label(np.kron(np.indices((30, 30)).sum(0) % 2, np.ones((12, 12)))).astype(np.int32)
+    assert estimate_diameter(pieces, PREPROCESSING, [discs(60)], TRAINED) is None
+
+
+def test_no_other_scale_is_looked_at_where_the_trainings_fits():
+    seen = []
+    method = Thresholding()
+    method.open_video = lambda size: seen.append(size) or Thresholding.open_video(method, size)
+    estimate_diameter(method, PREPROCESSING, [discs(13, 40)], TRAINED)
+    assert len(seen) == 3
+    estimate_diameter(method, PREPROCESSING, [discs(50)], TRAINED)
+    assert len(seen) > 3 + 6
+    assert max(max(size) for size in seen) <= 16 * TRAINED
 
 
 def test_the_typical_cell_of_a_training(simulated: Path):
