@@ -28,7 +28,8 @@ def run(args: argparse.Namespace) -> None:
     from lightning_cells.callbacks.test_report import report_path
     from lightning_cells.cli.training import TrainingCLI
     from lightning_cells.data.simulate import simulate
-    from lightning_cells.experiments.baselines import measure
+    from lightning_cells.experiments.baselines import tracked
+    from lightning_cells.experiments.scores import measure
     from lightning_cells.instances.classical import Split, otsu
     from lightning_cells.loggers.mlflow import RunLogger
     from lightning_cells.metrics.evaluate import evaluate
@@ -58,7 +59,9 @@ def run(args: argparse.Namespace) -> None:
 
     rows = {"U-LSTM, tiny": evaluate(results / "ulstm" / "10_RES", videos / "10_GT").values()}
     for split in get_args(Split):
-        rows[f"Otsu, {split}"] = measure(partial(otsu, split=split), tested.datamodule.sequences["test"])
+        rows[f"Otsu, {split}"] = measure(
+            partial(tracked, partial(otsu, split=split)), tested.datamodule.sequences["test"]
+        )
     picture = home / "tracked.png"
     save_png(picture, Result.read(results / "ulstm" / "10_RES", videos / "10").picture())
 

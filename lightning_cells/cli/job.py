@@ -11,6 +11,8 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,12 +24,14 @@ from lightning_cells.callbacks.pruning import Pruning
 from lightning_cells.cli.resolving import Resolver
 from lightning_cells.cli.training import TrainingCLI, run
 from lightning_cells.errors import InputError, first_line
-from lightning_cells.experiments.baselines import measure, tune
+from lightning_cells.experiments.baselines import tracked, tracked_at_size, tune
 from lightning_cells.experiments.processes import Message, ParentLink
-from lightning_cells.experiments.runner import Measures, log_result
+from lightning_cells.experiments.runner import log_result
+from lightning_cells.experiments.scores import MINUTES, measure, tracked_by
 from lightning_cells.loggers.mlflow import RunLogger
 from lightning_cells.loggers.store import open_experiment, open_store
 from lightning_cells.paths import output_dir
+from lightning_cells.tracking import Device, Tracker
 
 _TASK = "LIGHTNING_CELLS_JOB"  # for the other processes of a distributed training
 _STAGE = "test/"
@@ -98,12 +102,17 @@ def _trained(task: Message, link: ParentLink) -> Message:
     if task["fit"] is not None:
         task["fit"] += own
         os.environ[_TASK] = json.dumps(task)
+        began = time.process_time()
         run_id = _run_id(_lightning("fit", task["fit"], task["logger"], pruning))
+        minutes = (time.process_time() - began) / 60
         weights = output_dir() / "checkpoints" / run_id / f"{weights}.ckpt"
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # the others have left
     measures: dict[str, dict[str, float]] = {}
     for name, words in task["tests"].items() if not pruning.stopped else ():
+        if name in task["unseen"]:
+            measures[name] = {**_unseen(words, Path(weights)), MINUTES: minutes}
+            continue
         words = [*words, *own, *_ONE_PROCESS, "--trainer.logger=false", f"--ckpt_path={weights}"]
         # weights of another run are measured in a run of their own
         trainer = _lightning("test", words, None if run_id else task["logger"])
@@ -116,6 +125,14 @@ def _trained(task: Message, link: ParentLink) -> Message:
     return {"ending": ending, "run": run_id, "measures": measures, "logged": pruning.logged}
 
 
+def _unseen(words: list[str], weights: Path) -> dict[str, float]:
+    """Tracks videos as a user would, and measures."""
+    resolver = Resolver()
+    device: Device = "cpu" if resolver.resolve(words).trainer.accelerator == "cpu" else "auto"
+    tracker = Tracker(weights, device)
+    return measure(tracked_by(tracker), resolver.data(words, "test").sequences["test"])
+
+
 def _classical(task: Message) -> Message:
     """Tunes the classical pipeline on what would be trained on, and measures it."""
     resolver = Resolver()
@@ -124,12 +141,16 @@ def _classical(task: Message) -> Message:
     place = open_experiment(client, logger["experiment_name"]).experiment_id
     run_id = client.create_run(place, tags=logger["tags"], run_name=logger["run_name"]).info.run_id
     try:
-        pipeline = tune(resolver.data(task["fit"], "fit").sequences["train"])
+        training = resolver.data(task["fit"], "fit").sequences["train"]
+        began = time.process_time()
+        pipeline = tune(training)
+        minutes = (time.process_time() - began) / 60
         client.log_batch(run_id, params=[Param(key, str(value)) for key, value in asdict(pipeline).items()])
-        measures: Measures = {
-            name: measure(pipeline, resolver.data(words, "test").sequences["test"])
-            for name, words in task["tests"].items()
-        }
+        measures = {}
+        for name, words in task["tests"].items():
+            track = tracked_at_size if name in task["unseen"] else tracked
+            videos = resolver.data(words, "test").sequences["test"]
+            measures[name] = {**measure(partial(track, pipeline), videos), MINUTES: minutes}
         log_result(client, run_id, measures)
     except BaseException:
         client.set_terminated(run_id, "FAILED")

@@ -1,37 +1,43 @@
 """Classical pipelines, to be shown beside what networks reach: as they are, or tuned on the training videos."""
 
-import math
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from lightning_cells.data.image_files import read_frame
-from lightning_cells.data.sequence import Sequence
-from lightning_cells.data.tracks import clip_lineage
+from lightning_cells.data.sequence import Sequence, cell_areas, diameter_of, typical_diameter
 from lightning_cells.errors import InputError
 from lightning_cells.instances.classical import ThresholdWatershed
 from lightning_cells.instances.linking import OverlapLinker
-from lightning_cells.metrics.counts import CTCCounts
 from lightning_cells.metrics.ctc_measures import CTCMatcher
+from lightning_cells.result import Result
 
-_CHOICES: dict[str, tuple[Any, ...]] = {
+Pipeline = Callable[[np.ndarray], np.ndarray]
+"""A frame, (H, W) of any number type -> int32 labels, 0 background."""
+
+_WINDOWS = (1.5, 3.0, 6.0)  # diameters
+_LEVELS = (0.4, 0.6, 0.8, 1.0, 1.2, 1.4)  # of Otsu's threshold
+_LOCAL_LEVELS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)  # standard deviations
+_CHOICES: dict[str, tuple[Any, ...]] = {  # lengths in diameters of a typical cell
     "dark": (False, True),
-    "level": (0.4, 0.6, 0.8, 1.0, 1.2, 1.4),
-    "depth": (0.5, 1.0, 2.0, 4.0),
-    "blur": (0.5, 1.0, 2.0),
-    "min_size": (10, 20, 50, 100, 300),
+    "level": _LEVELS,
+    "depth": (0.03, 0.06, 0.12, 0.25),
+    "blur": (0.03, 0.06, 0.12),
+    "min_size": (0.05, 0.1, 0.25, 0.5),
 }
 _ROUNDS = 2  # of one parameter after another
 _MOST_FRAMES = 12  # evenly spaced annotated frames that are looked at
 
 
 def tune(sequences: Seq[Sequence]) -> ThresholdWatershed:
-    """Returns the pipeline with the best SEG on training videos.
+    """Returns the pipeline with the best SEG on training videos, by a threshold for the whole frame or a local one.
 
-    One parameter is chosen after another, twice. What is tried is in pixels of the frames on disk.
+    One parameter is chosen after another, twice, for each of the two. Lengths go with the median diameter of the cells
+    on disk.
 
     Raises:
         InputError: if none of the frames has segmentation truth.
@@ -43,35 +49,40 @@ def tune(sequences: Seq[Sequence]) -> ThresholdWatershed:
     chosen = [places[i] for i in np.linspace(0, len(places) - 1, min(_MOST_FRAMES, len(places))).astype(int)]
     samples = [(_frame(sequence, int(index)), sequence.truth(int(index))[0]) for sequence, index in chosen]
 
+    @cache
     def score(pipeline: ThresholdWatershed) -> float:
         matcher = CTCMatcher()
         for number, (frame, seg) in enumerate(samples):
             matcher.update(number, pipeline(frame), seg, None)
         return matcher.compute(None, None).SEG
 
-    best = ThresholdWatershed()
-    for _ in range(_ROUNDS):
-        for name, values in _CHOICES.items():
-            best = max((replace(best, **{name: value}) for value in values), key=score)
-    return best
+    def best(start: ThresholdWatershed, choices: dict[str, tuple[Any, ...]]) -> ThresholdWatershed:
+        for _ in range(_ROUNDS):
+            for name, values in choices.items():
+                start = max((replace(start, **{name: value}) for value in values), key=score)
+        return start
+
+    diameter = diameter_of(float(np.median(np.concatenate([cell_areas(seg) for _, seg in samples]))))
+    whole = best(ThresholdWatershed(diameter=diameter), _CHOICES)
+    local = replace(whole, window=_WINDOWS[0], level=_LOCAL_LEVELS[0])
+    return max(whole, best(local, {"window": _WINDOWS, **_CHOICES, "level": _LOCAL_LEVELS}), key=score)
 
 
-def measure(pipeline: Callable[[np.ndarray], np.ndarray], sequences: Seq[Sequence]) -> dict[str, float]:
-    """Segments videos, links by overlap, and returns the challenge's measures, pooled; those that can be computed.
+def tracked(pipeline: Pipeline, sequence: Sequence) -> Result:
+    """Segments the frames of a video, and links the cells by their overlap."""
+    linker = OverlapLinker(first_frame=sequence.numbers[0])
+    labels = [tracks for index in range(len(sequence)) for tracks in linker.push(pipeline(_frame(sequence, index)))]
+    return Result(np.stack(labels), linker.lineage, sequence.numbers[0])
 
-    Args:
-        pipeline: a frame, (H, W) of any number type -> int32 labels.
-        sequences: the videos.
+
+def tracked_at_size(pipeline: ThresholdWatershed, sequence: Sequence) -> Result:
+    """The same by the pipeline for cells of the true median diameter of the video, where its truth shows any.
+
+    That is more than a trained method is told of a video that it has not seen.
     """
-    counts = CTCCounts()
-    for sequence in sequences:
-        matcher, linker = CTCMatcher(), OverlapLinker(first_frame=sequence.numbers[0])
-        for index, number in enumerate(sequence.numbers):
-            (tracks,) = linker.push(pipeline(_frame(sequence, index)))
-            matcher.update(number, tracks, *sequence.truth(index))
-        truth = clip_lineage(sequence.lineage, sequence.numbers[0], sequence.numbers[-1] + 1)
-        counts += matcher.compute(linker.lineage, truth)
-    return {name: value for name, value in counts.values().items() if math.isfinite(value)}
+    diameter = typical_diameter([sequence])
+    scale = sequence.frames.shape[1] / sequence.size[0]
+    return tracked(pipeline if diameter is None else replace(pipeline, diameter=diameter / scale), sequence)
 
 
 def _frame(sequence: Sequence, index: int) -> np.ndarray:

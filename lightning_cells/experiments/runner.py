@@ -65,6 +65,7 @@ class Job:
         name: tells it from the other jobs of its parent.
         fit: options of ``fit``, without the verb.
         tests: options of ``test`` by the name of the test; without any, it is trained only.
+        unseen: tests in which videos are tracked as anyone's, with the size of their cells estimated.
         weights: which checkpoint is tested.
         weights_of: the job whose weights are tested, instead of a training.
         classical: whether a classical pipeline is tuned on the training videos, instead of a training.
@@ -75,6 +76,7 @@ class Job:
     name: str
     fit: tuple[str, ...]
     tests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unseen: frozenset[str] = frozenset()
     weights: Weights = "best"
     weights_of: "Job | None" = None
     classical: bool = False
@@ -261,6 +263,7 @@ def run_job(
     task = {
         "fit": None if weights is not None else job.fit,
         "tests": job.tests,
+        "unseen": sorted(job.unseen),
         "weights": str(weights) if weights is not None else job.weights,
         "classical": job.classical,
         "logger": parent.logger(job),

@@ -1,9 +1,10 @@
-"""Classical baselines: a global threshold, then connected components or a watershed, as they are or to be tuned.
+"""Classical baselines: a threshold, then connected components or a watershed, as they are or to be tuned.
 
 They need no training, so they say how hard a data set is: a trained network that does not beat both has learnt
 nothing worth having.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,32 +73,59 @@ def otsu(
 class ThresholdWatershed:
     """Cells are the parts of a thresholded frame, cut between the maxima of the distance to the background.
 
+    All lengths are in units of a typical cell's diameter, so that with another `diameter` it is the same pipeline for
+    cells of another size.
+
     Attributes:
+        diameter: of a typical cell, in pixels.
         dark: cells are darker than what surrounds them.
-        level: threshold, as a factor of Otsu's; both are counted from the frame's first percentile.
-        blur: standard deviation of the Gaussian before the threshold, in pixels.
-        depth: a maximum that rises less above its surroundings is no cell, in pixels.
-        min_size: cells of fewer pixels are dropped.
+        level: of the threshold: without a window, in units of Otsu's, both counted from the frame's first percentile;
+            with one, in standard deviations of the frame, counted from the mean of the window.
+        window: side of the square around each pixel with which it is compared; 0 for one threshold for all pixels.
+        blur: standard deviation of the Gaussian before the threshold.
+        depth: a maximum that rises less above its surroundings is no cell.
+        min_size: cells of less than this share of a typical cell's area are dropped.
 
     Source:
         F. Meyer, Signal Processing 38 (1994); N. Otsu, IEEE Trans. Syst. Man Cybern. 9 (1979).
     """
 
+    diameter: float = 16.0
     dark: bool = False
     level: float = 1.0
-    blur: float = 1.0
-    depth: float = 1.0
-    min_size: int = 20
+    window: float = 0.0
+    blur: float = 0.06
+    depth: float = 0.06
+    min_size: float = 0.1
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         """Segments a frame, (H, W) of any number type: int32 labels 1..K, 0 background."""
         if np.ptp(frame) == 0:
             return np.zeros(frame.shape, np.int32)
+        cells = cut(self.foreground(frame), self.depth * self.diameter)
+        return _drop_small(cells, self.min_size * np.pi / 4 * self.diameter**2)
+
+    def foreground(self, frame: np.ndarray) -> np.ndarray:
+        """Thresholds a frame, (H, W) of any number type, and fills holes: bool (H, W)."""
         bright = frame.astype(np.float64) * (-1 if self.dark else 1)
-        image = cv2.GaussianBlur(bright, (0, 0), self.blur)
-        low = np.percentile(image, 1)
-        foreground = binary_fill_holes(image > low + self.level * (threshold_otsu(image) - low))
-        return _drop_small(cut(foreground, self.depth), self.min_size)
+        image = cv2.GaussianBlur(bright, (0, 0), self.blur * self.diameter)
+        if self.window:
+            threshold = local_mean(image, self.window * self.diameter) + self.level * image.std()
+        else:
+            low = np.percentile(image, 1)
+            threshold = low + self.level * (threshold_otsu(image) - low)
+        return binary_fill_holes(image > threshold)
+
+
+def local_mean(image: np.ndarray, side: float) -> np.ndarray:
+    """The mean of the square around each pixel, float64 (H, W); beyond the border the image is mirrored.
+
+    Args:
+        image: float64 (H, W).
+        side: of the square, in pixels; the next odd number is taken, and no more than the image has.
+    """
+    odd = [2 * (min(math.ceil(side), length) // 2) + 1 for length in image.shape[::-1]]
+    return cv2.blur(image, odd, borderType=cv2.BORDER_REFLECT)
 
 
 def cut(foreground: np.ndarray, depth: float) -> np.ndarray:
@@ -133,7 +161,7 @@ def log_image(image: np.ndarray) -> np.ndarray:
     return np.log1p(np.maximum(image - np.percentile(image, 1), 0) / spread)
 
 
-def _drop_small(labels: np.ndarray, min_size: int) -> np.ndarray:
+def _drop_small(labels: np.ndarray, min_size: float) -> np.ndarray:
     """Removes labels of fewer than `min_size` pixels and numbers the others 1..K in raster order."""
     kept = np.bincount(labels.ravel()) >= min_size
     kept[0] = False
