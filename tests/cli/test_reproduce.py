@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from cli_cases import complaint, say
 from mlflow import MlflowClient
 
 from lightning_cells.cli.resolving import Resolver
+from lightning_cells.data.image_files import read_mask, write_image
+from lightning_cells.data.simulate import simulate
 from lightning_cells.experiments.papers.jobs import jobs_of
 from lightning_cells.experiments.papers.report import BEGIN, END
 from lightning_cells.experiments.papers.table import SCALES, names, read_table
@@ -77,7 +80,8 @@ def test_a_table_from_beginning_to_end(miniature: Path, home: Path, tmp_path: Pa
     assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
     for row, run in by_row.items():
         assert run.data.metrics["test/SEG"] == pytest.approx(values[row][0])
-    assert by_row["classical"].data.params.keys() == {"dark", "level", "blur", "depth", "min_size"}
+    lengths = {"diameter", "window", "blur", "depth", "min_size"}
+    assert by_row["classical"].data.params.keys() == {"dark", "level", *lengths}
     assert by_row["trained"].data.tags["method"] == "ULSTM"
     assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {"tiny.md", "tiny.json", "tiny.png"}
 
@@ -85,6 +89,31 @@ def test_a_table_from_beginning_to_end(miniature: Path, home: Path, tmp_path: Pa
     assert "3 of 3 runs are there already" in again.out
     assert len(client.search_runs([place])) == 4
     assert json.loads((folder / "tiny.json").read_text()) == result
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("store")
+def test_unseen_videos_are_tracked_as_anyone_s(tmp_path: Path, home: Path, capfd: Capture) -> None:
+    """Of cells of twice the size: results, and what they took."""
+    tree = yaml.safe_load(yaml.safe_dump(MINIATURE))
+    tree["rows"] = {name: tree["rows"][name] for name in ("trained", "classical")}
+    del tree["rows"]["trained"]["values"]
+    tree["measures"] = ["SEG", "DET", "CPU minutes", "s/frame"]
+    large = simulate(tmp_path / "large", sequences=1, frames=3, size=(48, 48), seed=2)
+    for path in large.rglob("*.tif"):
+        write_image(path, np.kron(read_mask(path), np.ones((2, 2), np.uint16)))
+    tree["tiny"]["data"]["x"]["tests"] = {"y": {"root": str(large), "set": {"data.test": ["01"]}, "unseen": True}}
+    path = tmp_path / "miniature.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    said = say(capfd, "reproduce", path)
+    assert said.status == 0, said.err
+    cells = json.loads((home / "reproduce/miniature/tiny.json").read_text())["cells"]
+    values = {(cell["row"], cell["measure"]): cell["values"][0] for cell in cells}
+    assert values["classical", "SEG"] > 0.3, "a threshold finds simulated nuclei"
+    for row in ("trained", "classical"):
+        assert 0 < values[row, "CPU minutes"] < 5
+        assert 0 < values[row, "s/frame"] < 5
+        assert 0 <= values[row, "SEG"] <= 1
 
 
 def test_missing_data_are_told_with_the_command(miniature: Path, home: Path, capfd: Capture) -> None:

@@ -33,7 +33,9 @@ _SOURCES = (
     "metrics/**/*.py",
     "methods/**/*.py",
     "callbacks/checkpoint.py",
+    "tracking.py",
     "experiments/baselines.py",
+    "experiments/scores.py",
     "cli/training.py",
     "cli/job.py",
 )
@@ -117,6 +119,7 @@ def _job(
         classical=row.classical,
         fit=(*files, *words({**common, **own})),
         tests=tests,
+        unseen=frozenset(name for name, test in measured.items() if test is not None and test.unseen),
         weights=setting.weights or ("last" if folds else "best"),
     )
 
@@ -152,6 +155,7 @@ def identity(job: RowJob, describe: Describe) -> str:
             "kind": "classical" if job.classical else "train" if job.weights_of is None else "measure",
             "training": described(job.fit, "fit"),
             "tests": {name: described(options, "test") for name, options in job.tests.items()},
+            "unseen": sorted(job.unseen),
             "weights": job.weights,
             "seed": job.seed,
             "folds": f"{job.fold} of {job.folds}",

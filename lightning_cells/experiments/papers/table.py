@@ -58,12 +58,15 @@ class Test(Strict):
         surrogate: simulated one.
         private: why the real data cannot be downloaded, and what to do; empty if they can.
         set: options.
+        unseen: whether each video is tracked as anyone's, by `Tracker`, which estimates the size of its cells. Without
+            it, frames are prepared by `set`, with a scale that somebody chose for these data.
     """
 
     root: str | None = None
     surrogate: Simulation | None = None
     private: str = ""
     set: dict[str, Any] = Field(default={})
+    unseen: bool = False
 
     @property
     def path(self) -> str:
@@ -232,6 +235,10 @@ class Table(Strict):
             if row.weights_of is not None:
                 yield from _unknown("row", [row.weights_of], self.rows, *place, "weights_of")
                 other = self.rows.get(row.weights_of, Row())
+                if any(part.unseen for scale in SCALES for part in self.parts(scale)):
+                    yield mistake(
+                        (*place, "weights_of"), "'unseen' tests know the options of the training alone: train the row"
+                    )
                 if other.weights_of or other.classical:
                     yield mistake((*place, "weights_of"), f"row '{row.weights_of}' is not trained: name one that is")
             for scale in SCALES:

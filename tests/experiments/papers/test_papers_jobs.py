@@ -81,6 +81,13 @@ def test_other_data_are_tested_without_the_choice_of_the_training(table: Table) 
     assert job.weights == "best"
 
 
+def test_videos_are_tracked_as_anyone_s_where_the_table_says_so(tmp_path: Path) -> None:
+    tree = changed("paper", "data", "x", "tests", "y", "unseen", value=True)
+    tree["rows"]["two"] = {}
+    job = jobs_of(read_table(str(written(tmp_path, tree))), "paper", {})[0]
+    assert (list(job.tests), job.unseen) == (["y", "z"], {"y"})
+
+
 def described(words: tuple[str, ...], verb: str) -> dict[str, Any]:
     """A configuration that is made of the words, of data whose contents are their name."""
     data = {"root": option(words, "data.root"), "chunk": option(words, "data.chunk")}
@@ -95,6 +102,7 @@ def test_what_makes_a_run_another_one(table: Table) -> None:
         "fold": jobs_of(table, "tiny", {})[2],
         "option": jobs_of(table, "tiny", {"model.lr": "7"})[0],
         "weights": replace(one, weights="best"),
+        "unseen": replace(one, unseen=frozenset({"x"})),
         "test": replace(one, tests={"x": (*one.tests["x"], "--model.decoder=other")}),
     }
     found = {what: identity(job, described) for what, job in changes.items()}

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from lightning_cells.errors import InputError
-from lightning_cells.experiments.papers.table import names, read_table
+from lightning_cells.experiments.papers.table import SCALES, names, read_table
 
 SURROGATE = {"kind": "nuclei", "sequences": 3, "frames": 4, "size": [32, 48], "seed": 7}
 SMALL: dict[str, Any] = {
@@ -66,6 +66,11 @@ def test_a_table_is_read_with_its_types(tmp_path: Path) -> None:
         (("rows", "one", "weights_of"), "two", "row 'two' is not trained: name one that is"),
         (("rows", "one", "tiny"), {"by_data": {"y": {}}}, "rows.one.tiny.by_data: there is no data 'y'"),
         (("claims", 0, "worse"), "tow", "claims.0.worse: there is no row 'tow': did you mean 'two'?"),
+        (
+            ("paper", "data", "x", "tests", "y"),
+            {"root": "Y", "unseen": True},
+            "rows.two.weights_of: 'unseen' tests know the options of the training alone: train the row",
+        ),
         (("tiny", "data", "x"), {}, "tiny.data.x: needs either a 'root' or a 'surrogate'"),
         (("tiny", "weights"), "first", "tiny.weights: should be 'best' or 'last', not 'first'"),
         (("tiny", "data", "x", "surrogate", "size"), [32], "surrogate.size: [32] is no size: write [height, width]"),
@@ -109,11 +114,23 @@ def test_every_shipped_table_is_sound() -> None:
         "rshn-fibres",
         "ulstm-challenge",
         "ulstm-loss",
+        "unseen",
     ]
     for name in names():
         table = read_table(name)
         assert table.tiny.minutes is not None, f"{name}: --list is to say how long it takes"
-        real = [data for data in table.paper.data.values() if data.root is None]
+        measured = [part for data in table.paper.data.values() for part in data.tests.values() or [data]]
         simulated = [data for data in table.tiny.data.values() if data.surrogate is None]
-        assert not real, f"{name}: scale paper is of real data"
+        assert all(part.root for part in measured), f"{name}: scale paper is measured on real data"
         assert not simulated, f"{name}: scale tiny needs no download"
+
+
+def test_nothing_is_unseen_of_which_a_video_was_trained_on() -> None:
+    """Neither by its name among real data, nor as a surrogate of the same seed."""
+    table = read_table("unseen")
+    for scale in SCALES:
+        for data in table.scale(scale).data.values():
+            assert data.tests
+            for test in data.tests.values():
+                assert test.unseen
+                assert (test.root or test.surrogate) != (data.root or data.surrogate)
