@@ -102,6 +102,13 @@ class TestFrames:
         assert not tracked(np.full((4, 30, 40), value, np.uint8), checkpoints[method], tmp_path, "--preview").any()
         assert not (tmp_path / "out/res_track.txt").read_text()
 
+    def test_noise_alone(self, method: str, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+        video = cells(7, (5, 5, 15, 15))
+        noise = np.random.default_rng(0).poisson(100, (2, *video.shape[1:]))
+        video[[0, 3]] = noise
+        masks = tracked(video, checkpoints[method], tmp_path, "--chunk", "3")  # what ends a chunk, and begins another
+        assert [int(mask.max()) for mask in masks] == [0, 1, 1, 0, 2, 2, 2]
+
     def test_cells_come_and_go(self, method: str, checkpoints: dict[str, Path], tmp_path: Path) -> None:
         video = cells(9, (5, 5, 15, 15))
         video[[0, 1, 4, 7, 8]] = cells(5)[:, ::-1] // 30

@@ -1,6 +1,7 @@
 """Videos for the method that embeds pixels in sliding windows and tracks by what it finds in pairs of frames."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from lightning_cells.data.intensity import resize_labels
 from lightning_cells.data.tracks import Lineage
 from lightning_cells.instances.embedding import EmbeddingDecoder
+from lightning_cells.instances.emptiness import is_empty
 from lightning_cells.instances.tiling import Tile, Tiling
 from lightning_cells.instances.windows import PairLinker
 from lightning_cells.methods.base import Video
@@ -62,11 +64,17 @@ class EmbeddedVideo(Video):
         Returns:
             For each of them int32 (2, h, w): the cells of the frame before and of this one; (1, h, w) for the first.
         """
+        empty = [True, *(is_empty(frame) for (frame,) in frames)]
+        if self.state is not None and len(self.state):
+            empty[0] = is_empty(self.state[-1, 0])
         found: list[list[np.ndarray]] = [[] for _ in frames]
         for number, embeddings in self.embeddings(frames):
             found[number].append(self._decoder(embeddings))
         size = (frames.shape[-2], frames.shape[-1])
-        return [self._tiling.merge(labels, size) for labels in found]
+        pairs = [self._tiling.merge(labels, size) for labels in found]
+        for pair, of_pair in zip(pairs, pairwise(empty), strict=True):
+            pair[list(of_pair[-len(pair) :])] = 0
+        return pairs
 
     @torch.no_grad()
     def embeddings(self, frames: Tensor) -> Iterator[tuple[int, Tensor]]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_cells.data.tracks import Lineage
 from lightning_cells.instances.components import Decoder
+from lightning_cells.instances.emptiness import is_empty
 from lightning_cells.instances.linkers import FrameLinker
 from lightning_cells.methods.base import Video
 
@@ -52,7 +53,12 @@ class SegmentedVideo(Video):
 
     def instances(self, frames: Tensor) -> list[np.ndarray]:
         """Finds the cells of the next frames, float32 (T, 1, h, w): int32 (H, W) each, 0 background."""
-        return [self._decoder(frame) for frame in self.segment(frames).cpu().numpy()]
+        probabilities = self.segment(frames).cpu().numpy()  # of all, as the next ones build on them
+        nothing = np.zeros(self._size, np.int32)
+        return [
+            nothing if is_empty(frame) else self._decoder(said)
+            for (frame,), said in zip(frames, probabilities, strict=True)
+        ]
 
     @torch.no_grad()
     def segment(self, frames: Tensor) -> Tensor:
