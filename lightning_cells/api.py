@@ -1,25 +1,21 @@
 """The package from Python: load a model, track frames, measure the result."""
 
-from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from lightning_cells.data.simulate import simulate
 from lightning_cells.errors import InputError
+from lightning_cells.loggers.models import trained_model
+from lightning_cells.methods.pretrained import DEFAULT
 from lightning_cells.result import Result
 from lightning_cells.tracking import Device, LinkerName, Tracker
 
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
 __all__ = ["Result", "Tracker", "evaluate", "load", "simulate"]
-
-_REGISTERED = "models:/"
 
 
 def load(
-    model: str | Path,
+    model: str | Path = DEFAULT,
     device: Device = "auto",
     linker: LinkerName | None = None,
     scale: float | None = None,
@@ -29,8 +25,9 @@ def load(
     """Loads a trained model.
 
     Args:
-        model: path of a checkpoint, such as ``outputs/checkpoints/RUN/best.ckpt``, or a registered model:
-            ``models:/NAME/VERSION``, ``models:/NAME/latest``, ``models:/NAME@ALIAS``.
+        model: the name of one that comes with the package, such as ``nuclei``; path of a checkpoint, such as
+            ``outputs/checkpoints/RUN/best.ckpt``; or a registered model: ``models:/NAME/VERSION``,
+            ``models:/NAME/latest``, ``models:/NAME@ALIAS``.
         device: see `Tracker`, as for the others.
         linker: what links cells.
         scale: factor on the frames that the network sees.
@@ -40,14 +37,7 @@ def load(
     Raises:
         InputError: if there is no such model, it cannot be used, or an option does not fit it.
     """
-    place: AbstractContextManager[Path]
-    if str(model).startswith(_REGISTERED):
-        from lightning_cells.loggers.registry import registered_checkpoint
-
-        place = registered_checkpoint(str(model))
-    else:
-        place = nullcontext(Path(model))
-    with place as checkpoint:
+    with trained_model(model) as checkpoint:
         return Tracker(checkpoint, device, linker, scale, chunk, diameter)
 
 

@@ -170,6 +170,8 @@ class RunRecord(SaveConfigCallback):
         if presets := [Path(path).stem for path in map(str, self.config.config or []) if "/method/" in path]:
             tags["preset"] = presets[-1]
         tags["seed"] = str(self.config.seed_everything)
+        if self.config.get("init"):
+            tags["init"] = self.config.init
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, SequenceDataModule):
             tags |= {f"data.{key}": value for key, value in data.describe().items()}

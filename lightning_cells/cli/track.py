@@ -1,10 +1,11 @@
 """Tracks the cells of your own frames with a trained method, and writes a result folder.
 
 FRAMES is a folder of grey 8- or 16-bit TIFFs of one size, in the order of the numbers in their names, or one
-multi-page TIFF. The checkpoint remembers its method and how frames are to be prepared. DIR gets maskNNN.tif, in which
+multi-page TIFF. A model remembers its method and how frames are to be prepared. DIR gets maskNNN.tif, in which
 each cell has the number of its track, and res_track.txt with one row "track first last parent" each. After a crash the
 same command goes on where it was.
 
+lightning-cells track my_frames --out my_RES
 lightning-cells track my_frames --checkpoint outputs/checkpoints/RUN/best.ckpt --out my_RES --preview
 lightning-cells track movie.tif --checkpoint best.ckpt --out movie_RES --device cuda --scale 0.5
 lightning-cells track movie.tif --model models:/nuclei/1 --out movie_RES --diameter 60
@@ -14,7 +15,7 @@ import argparse
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,13 @@ from lightning_cells.errors import Doubt
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
     parser.add_argument("frames", metavar="FRAMES", type=Path, help="folder of TIFFs, or a multi-page TIFF")
-    trained = parser.add_mutually_exclusive_group(required=True)
+    trained = parser.add_mutually_exclusive_group()
     trained.add_argument("--checkpoint", type=Path, metavar="F", help="best.ckpt or last.ckpt of a run")
     trained.add_argument(
         "--model",
-        metavar="URI",
-        help="a registered model: models:/NAME/VERSION, models:/NAME/latest, models:/NAME@ALIAS",
+        metavar="NAME",
+        help="a model that comes with lightning-cells, a registered one (models:/NAME/VERSION, models:/NAME/latest, "
+        "models:/NAME@ALIAS), or a file; default, if no checkpoint is given: nuclei",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="result folder; a result is replaced")
     parser.add_argument(
@@ -73,23 +75,17 @@ def _pixels(word: str) -> float | str:
 
 def run(args: argparse.Namespace) -> None:
     """Tracks."""
+    from lightning_cells.loggers.models import trained_model
+    from lightning_cells.methods.pretrained import DEFAULT
     from lightning_cells.tracking import Tracker, preview_path
 
-    with _checkpoint(args) as checkpoint:
+    with trained_model(args.checkpoint or args.model or DEFAULT) as checkpoint:
         tracker = Tracker(checkpoint, args.device, args.linker, args.scale, args.chunk, args.diameter)
     with _told_in_one_line():
         frames, tracks = tracker.track_to(args.frames, args.out, args.preview)
     print(f"{tracks} track(s) in {frames} frame(s): {args.out}")
     if args.preview:
         print(f"preview: {preview_path(args.out.resolve())}")
-
-
-def _checkpoint(args: argparse.Namespace) -> AbstractContextManager[Path]:
-    if args.checkpoint is not None:
-        return nullcontext(args.checkpoint)
-    from lightning_cells.loggers.registry import registered_checkpoint
-
-    return registered_checkpoint(args.model)
 
 
 @contextmanager

@@ -31,10 +31,11 @@ from lightning_cells.cli.parsing import (
     resumed,
     shipped_configurations,
 )
+from lightning_cells.cli.weights import check_checkpoint, remembered, start_from
 from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.errors import InputError, one_line, origin
 from lightning_cells.methods import CellMethod
-from lightning_cells.methods.loading import checkpoint_settings, misfit
+from lightning_cells.methods.loading import misfit
 from lightning_cells.methods.short_options import complete_model, short_names
 from lightning_cells.paths import HOME_VARIABLE, output_dir
 
@@ -46,6 +47,10 @@ _DESCRIPTION = (
 _RESUME = (
     "id of a run of which the training goes on, after a crash, or for longer: with its configuration, from its last "
     "checkpoint, in the same MLflow run, on any number of processes; what else is given wins"
+)
+_INIT = (
+    "fit: start from the weights of a network: a model that comes with lightning-cells (nuclei), a registered one "
+    "(models:/NAME/VERSION) or a checkpoint; without -c conf/method/... also with its method and preprocessing"
 )
 
 
@@ -112,6 +117,7 @@ class TrainingCLI(LightningCLI):
         parser.add_argument(
             "--output_dir", type=str, default=None, help=f"folder for all that is written (${HOME_VARIABLE}, outputs)"
         )
+        parser.add_argument("--init", type=str, default=None, metavar="MODEL", help=_INIT)
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
         parser.add_lightning_class_args(Pictures, "pictures")
         parser.add_lightning_class_args(ResultFolders, "results")
@@ -123,17 +129,15 @@ class TrainingCLI(LightningCLI):
         self._resumed = self._resume(args)
         if self._resumed is not None:
             self.config = self._parse(parser, self._resumed.words)
-            _check_checkpoint(args[0], self.config[args[0]])
+            check_checkpoint(args[0], self.config[args[0]])
             return
-        checkpoint = given(args, "ckpt_path")
-        if checkpoint is None or (args[0] == "fit" and checkpoint in ("last", "hpc")):
+        with tempfile.TemporaryDirectory() as folder:
+            if settings := remembered(args):
+                first = Path(folder) / "checkpoint.yaml"
+                first.write_text(yaml.safe_dump(settings))
+                args = [args[0], "-c", str(first), *args[1:]]
             self.config = self._parse(parser, args)
-        else:
-            with tempfile.TemporaryDirectory() as folder:
-                remembered = Path(folder) / "checkpoint.yaml"
-                remembered.write_text(yaml.safe_dump(checkpoint_settings(Path(checkpoint))))
-                self.config = self._parse(parser, [args[0], "-c", str(remembered), *args[1:]])
-        _check_checkpoint(args[0], self.config[args[0]])
+        check_checkpoint(args[0], self.config[args[0]])
 
     def _parse(self, parser: LightningArgumentParser, args: list[str]) -> Any:
         """Parses the words, in which options of the method may have short names."""
@@ -183,6 +187,9 @@ class TrainingCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Opens the data first: a mistake in them is told before a run is logged or a second process started."""
+        config = self.config[self.subcommand]
+        if self.subcommand == "fit" and config.init is not None and config.ckpt_path is None:
+            start_from(config.init, self.model)
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             self.datamodule.setup(self.subcommand)
             self.model.check(self.datamodule, self.subcommand)
@@ -195,21 +202,6 @@ class TrainingCLI(LightningCLI):
 def _is_ours(logger: Any) -> bool:
     """Whether a configured logger is `RunLogger`, which runs of earlier versions have by another path."""
     return getattr(logger, "class_path", "").endswith(".mlflow.RunLogger")
-
-
-def _check_checkpoint(verb: str, config: Any) -> None:
-    """Raises InputError where the weights would not be those that the user has in mind."""
-    if verb == "fit":
-        if config.ckpt_path == "last" and config.checkpoint.folder is None:
-            raise InputError(
-                "--ckpt_path last: give the folder of the training to go on with as --checkpoint.folder "
-                "outputs/checkpoints/<run id>"
-            )
-    elif config.ckpt_path is None and not config.trainer.fast_dev_run:
-        raise InputError(
-            f"{verb} needs trained weights: give --ckpt_path outputs/checkpoints/<run id>/best.ckpt; "
-            "it remembers its method itself"
-        )
 
 
 def run(verb: str, args: list[str], make: Callable[[list[str]], object] = TrainingCLI) -> int:

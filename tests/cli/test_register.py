@@ -71,11 +71,10 @@ def test_mistakes(shared: Path, tmp_path: Path, capfd: Capture) -> None:
     assert "run 'nobody'" in complaint(capfd, "register", "nobody", "nuclei")
     assert "none.ckpt" in complaint(capfd, "register", "second", "nuclei", "--checkpoint", tmp_path / "none.ckpt")
     words = ["track", cases.write(tmp_path / "frames", cases.frames(1)), "--out", tmp_path / "out"]
-    assert "--checkpoint --model" in complaint(capfd, *words)
     line = complaint(capfd, *words, "--model", "models:/nuclei/1", "--checkpoint", checkpoint_of(shared, "second"))
     assert "not allowed with" in line
     assert "models:/nobody/3" in complaint(capfd, *words, "--model", "models:/nobody/3")
-    assert "is no address" in complaint(capfd, *words, "--model", "nuclei")
+    assert "is no address" in complaint(capfd, *words, "--model", "models:/nuclei")
     assert not (tmp_path / "out").exists()
 
 
