@@ -1,8 +1,9 @@
 """The package from Python: load a model, track frames, measure the result."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 from lightning_cells.data.simulate import simulate
 from lightning_cells.errors import InputError
@@ -21,6 +22,8 @@ def load(
     scale: float | None = None,
     chunk: int = 8,
     diameter: float | Literal["auto", "training"] = "auto",
+    min_size: float | None = None,
+    decoder: Mapping[str, Any] | None = None,
 ) -> Tracker:
     """Loads a trained model.
 
@@ -33,12 +36,14 @@ def load(
         scale: factor on the frames that the network sees.
         chunk: frames in memory at a time.
         diameter: of a typical cell in pixels of the frames; estimated by default.
+        min_size: share of a typical cell's area below which pieces are dropped.
+        decoder: other settings of the decoder, by their names.
 
     Raises:
         InputError: if there is no such model, it cannot be used, or an option does not fit it.
     """
     with trained_model(model) as checkpoint:
-        return Tracker(checkpoint, device, linker, scale, chunk, diameter)
+        return Tracker(checkpoint, device, linker, scale, chunk, diameter, min_size, decoder)
 
 
 def evaluate(result: Result | str | Path, truth: Result | str | Path) -> dict[str, float | int | None]:

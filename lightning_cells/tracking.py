@@ -5,7 +5,7 @@ import hashlib
 import json
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from lightning_cells.instances.linkers import Lap, Linker, Overlap
 from lightning_cells.methods.base import CellMethod, Video
 from lightning_cells.methods.building import Preprocessing, load_method
 from lightning_cells.methods.cell_size import ALIKE, estimate_diameter
+from lightning_cells.methods.decoding import decode_by, drop_smaller, resized
 from lightning_cells.result import Result
 from lightning_cells.visualization.video import Preview
 
@@ -57,7 +58,12 @@ class Tracker:
         chunk: frames in memory at a time; more where the method's start needs them.
         diameter: of a typical cell, in pixels of the frames, from which the scale follows. ``"auto"`` estimates it from
             some of the frames, and keeps the checkpoint's scale where cells are about as large as those of its
-            training; ``"training"`` keeps that scale in any case.
+            training; ``"training"`` keeps that scale in any case. With the scale, sizes and distances in pixels that
+            the decoder works with are brought to the size of the cells.
+        min_size: pieces smaller than this share of a typical cell's area are dropped; 0 keeps all. None leaves it to
+            the decoder.
+        decoder: other settings of the decoder by their names, such as ``{"seed_threshold": 0.7}``; those in pixels are
+            for cells of the training's size.
 
     Raises:
         InputError: for a checkpoint or an option that cannot be used.
@@ -75,6 +81,8 @@ class Tracker:
         scale: float | None = None,
         chunk: int = 8,
         diameter: float | Literal["auto", "training"] = "auto",
+        min_size: float | None = None,
+        decoder: Mapping[str, Any] | None = None,
     ) -> None:
         if chunk < 1:
             raise InputError(f"--chunk {chunk}: must be at least 1")
@@ -92,6 +100,11 @@ class Tracker:
         if not isinstance(diameter, str) and self.preprocessing.diameter is None:
             raise InputError(f"--diameter: {checkpoint} does not remember the size of its cells: give --scale instead")
         self._diameter = "training" if scale is not None else diameter
+        decode_by(self.method, decoder or {})
+        if min_size is not None:
+            if self.preprocessing.diameter is None:
+                raise InputError(f"--min-size: {checkpoint} does not remember the size of its cells: leave it out")
+            drop_smaller(self.method, min_size, self.preprocessing.diameter, self.preprocessing.scale)
         if linker is not None:
             _link_by(self.method, linker)
         self.method.to(self._device)
@@ -112,8 +125,9 @@ class Tracker:
         """
         source = Path(frames) if isinstance(frames, str) else frames
         with open_frames(source) as opened, torch.inference_mode():
-            video = self.method.open_video(opened.size, opened.numbers[0])
-            labels = list(self._tracked(video, opened, self._fitted(opened, progress), None, progress))
+            preprocessing, method = self._fitted(opened, progress)
+            video = method.open_video(opened.size, opened.numbers[0])
+            labels = list(self._tracked(video, opened, preprocessing, None, progress))
             return Result(np.stack(labels), video.lineage, opened.numbers[0], source)
 
     def track_to(self, source: Path, out: Path, preview: bool = False, interval: float = 20.0) -> tuple[int, int]:
@@ -140,14 +154,16 @@ class Tracker:
             if any(path.resolve().parent == out for path in frames.files):
                 raise InputError(f"{out}: holds the frames: give another result folder")
             writer = ResultWriter(out, frames.digits, temporary=work / "masks")  # refuses before anything is computed
-            video = self.method.open_video(frames.size, frames.numbers[0])  # and so does a linker not installed
+            self.method.open_video(frames.size, frames.numbers[0])  # and so does a linker not installed
             try:
                 out.parent.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError) as error:
                 raise InputError(f"{error.filename}: is in the way of a folder: give another result folder") from None
             with _explained(out, work), exclusive(out.with_name(f".{out.name}.lock")), torch.inference_mode():
-                preprocessing = self._fitted(frames)
-                spool = Spool(work, self._key(frames, preprocessing), interval)
+                preprocessing, method = self._fitted(frames)
+                video = method.open_video(frames.size, frames.numbers[0])
+                decoder = getattr(method, "decoder", None)
+                spool = Spool(work, self._key(frames, preprocessing, repr(decoder)), interval)
                 _remove_masks(work)
                 pictures = Preview(len(frames)) if preview else None
                 with writer:
@@ -187,31 +203,32 @@ class Tracker:
                 bar.update(len(indices))
         yield from video.finish()
 
-    def _fitted(self, frames: Frames, progress: bool = True) -> Preprocessing:
-        """The preprocessing that brings the cells of some frames to the size of the training's."""
+    def _fitted(self, frames: Frames, progress: bool = True) -> tuple[Preprocessing, CellMethod]:
+        """The preprocessing that brings cells to the size of the training's, and the method for cells of that size."""
         trained, diameter = self.preprocessing.diameter, self._diameter
+        as_trained = self.preprocessing, self.method
         if diameter == "training" or trained is None:
-            return self.preprocessing
+            return as_trained
         if diameter == "auto":
             some = [frames.read(index) for index in sorted({0, len(frames) // 2, len(frames) - 1})]
             estimate = estimate_diameter(self.method, self.preprocessing, some, trained)
             if estimate is None:
-                warnings.warn(_NO_SIZE, Doubt, stacklevel=4)
-                return self.preprocessing
+                warnings.warn(_NO_SIZE, Doubt, stacklevel=3)
+                return as_trained
             if 1 / ALIKE < estimate * self.preprocessing.scale / trained < ALIKE:
-                return self.preprocessing
+                return as_trained
             diameter = estimate
         scale = trained / diameter
         if progress:
             remedy = "; --diameter PX if that is wrong" if self._diameter == "auto" else ""
             tqdm.write(f"cells of about {diameter:.0f} px: frames are scaled by {scale:.2f}{remedy}", file=sys.stderr)
-        return self.preprocessing._replace(scale=scale)
+        return self.preprocessing._replace(scale=scale), resized(self.method, self.preprocessing.scale / scale)
 
-    def _key(self, frames: Frames, preprocessing: Preprocessing) -> str:
+    def _key(self, frames: Frames, preprocessing: Preprocessing, decoder: str) -> str:
         """All that found cells depend on."""
         versions = [__version__, torch.__version__, np.__version__]
         source = [stamp(frames.files), frames.size, frames.numbers[0]]
-        return json.dumps([versions, self._digest, source, preprocessing, self._device.type, self._chunk])
+        return json.dumps([versions, self._digest, source, preprocessing, decoder, self._device.type, self._chunk])
 
 
 def preview_path(out: Path) -> Path:

@@ -102,7 +102,10 @@ def test_the_scale_follows_from_the_size_of_cells(
     size = 2 * known
     assert track(simulated / "03", checkpoint, tmp_path / "sized", "--chunk", "5", "--diameter", str(size)) == 0
     assert f"cells of about {size:.0f} px: frames are scaled by 0.50\n" in capfd.readouterr().err
-    assert track(simulated / "03", checkpoint, tmp_path / "half", "--chunk", "5", "--scale", "0.5") == 0
+    options = ["--chunk", "5", "--scale", "0.5"]
+    if "ulstm" in str(checkpoint):  # its decoder has 10 and 5 for cells 1.5 times as small
+        options += ["--decoder.min_size", "22", "--decoder.seed_size=11"]
+    assert track(simulated / "03", checkpoint, tmp_path / "half", *options) == 0
     assert contents(tmp_path / "sized") == contents(tmp_path / "half")
 
 
@@ -127,7 +130,8 @@ def test_the_size_is_estimated_by_default(
         assert (len(frames), trained) == (3, known)
         assert (contents(tmp_path / name) == contents(tmp_path / "training")) == (name == "alike")
     looked.clear()
-    assert track(simulated / "03", checkpoint, tmp_path / "half", "--scale", "0.5") == 0
+    options = ["--decoder.min_size", "22", "--decoder.seed_size", "11"]
+    assert track(simulated / "03", checkpoint, tmp_path / "half", "--scale", "0.5", *options) == 0
     assert not looked
     assert contents(tmp_path / "half") == contents(tmp_path / "larger")
 
@@ -349,7 +353,7 @@ def test_full_disk(
     assert contents(out) == contents(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("change", ["checkpoint", "frames", "chunk", "scale", "damage"])
+@pytest.mark.parametrize("change", ["checkpoint", "frames", "chunk", "scale", "decoder", "damage"])
 def test_work_on_something_else_is_not_taken(
     change: str, simulated: Path, checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -369,6 +373,8 @@ def test_work_on_something_else_is_not_taken(
         options = ["--chunk", "6"]
     elif change == "scale":
         options += ["--scale", "0.5"]
+    elif change == "decoder":
+        options += ["--decoder.seed_threshold", "0.7"]
     else:
         file = tmp_path / ".out.tracking" / "000001.npz"
         file.write_bytes(file.read_bytes()[:-1])
@@ -482,6 +488,13 @@ def test_bad_options(
     assert "holds the frames" in complaint(capfd, source, checkpoint, source)
     assert len(list(source.iterdir())) == 12
     assert "--chunk 0" in complaint(capfd, source, checkpoint, tmp_path / "out", "--chunk", "0")
+    assert "there is no option 'decode.seed_size'" in complaint(
+        capfd, source, checkpoint, tmp_path / "out", "--decode.seed_size", "3"
+    )
+    assert "--decoder.seed_sise: there is no such setting: did you mean 'seed_size'?" in complaint(
+        capfd, source, checkpoint, tmp_path / "out", "--decoder.seed_sise", "3"
+    )
+    assert "--min-size 2.0: must be" in complaint(capfd, source, checkpoint, tmp_path / "out", "--min-size", "2")
     assert "--scale 0.0" in complaint(capfd, source, checkpoint, tmp_path / "out", "--scale", "0")
     if not torch.cuda.is_available():
         assert "no usable CUDA" in complaint(capfd, source, checkpoint, tmp_path / "out", "--device", "cuda")

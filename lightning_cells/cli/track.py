@@ -3,7 +3,8 @@
 FRAMES is a folder of grey 8- or 16-bit TIFFs of one size, in the order of the numbers in their names, or one
 multi-page TIFF. A model remembers its method and how frames are to be prepared. DIR gets maskNNN.tif, in which
 each cell has the number of its track, and res_track.txt with one row "track first last parent" each. After a crash the
-same command goes on where it was.
+same command goes on where it was. --decoder.NAME VALUE changes a setting of the model's decoder, as
+--model.decoder.NAME does in a training; sizes in pixels are for cells of the training's size.
 
 lightning-cells track my_frames --out my_RES
 lightning-cells track my_frames --checkpoint outputs/checkpoints/RUN/best.ckpt --out my_RES --preview
@@ -19,7 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightning_cells.errors import Doubt
+from lightning_cells.cli.parsing import dotted, explain
+from lightning_cells.errors import Doubt, InputError
+
+PASSES_ON = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "from some of the frames, training takes them for as large as those of the training (default: %(default)s)",
     )
     parser.add_argument(
+        "--min-size",
+        type=float,
+        metavar="SHARE",
+        help="drop pieces smaller than this share of a typical cell's area, such as 0.1; 0 keeps all; default: what "
+        "the decoder has, for cells of the training's size",
+    )
+    parser.add_argument(
         "--linker",
         choices=("overlap", "laptrack"),
         help="what links the cells of methods that only find them: overlap with the frame before, or an assignment "
@@ -80,12 +91,29 @@ def run(args: argparse.Namespace) -> None:
     from lightning_cells.tracking import Tracker, preview_path
 
     with trained_model(args.checkpoint or args.model or DEFAULT) as checkpoint:
-        tracker = Tracker(checkpoint, args.device, args.linker, args.scale, args.chunk, args.diameter)
+        tracker = Tracker(
+            checkpoint, args.device, args.linker, args.scale, args.chunk, args.diameter, args.min_size, _decoder(args)
+        )
     with _told_in_one_line():
         frames, tracks = tracker.track_to(args.frames, args.out, args.preview)
     print(f"{tracks} track(s) in {frames} frame(s): {args.out}")
     if args.preview:
         print(f"preview: {preview_path(args.out.resolve())}")
+
+
+def _decoder(args: argparse.Namespace) -> dict[str, str]:
+    """The settings of the decoder that were given, by their names.
+
+    Raises:
+        InputError: for options that are none.
+    """
+    chosen = {}
+    for setting in dotted(args.passed_on, vars(args)):
+        option, _, value = setting.partition("=")
+        if not option.startswith("decoder."):
+            raise InputError(explain(f"unrecognized arguments: --{option}", vars(args)))
+        chosen[option.removeprefix("decoder.")] = value
+    return chosen
 
 
 @contextmanager

@@ -7,7 +7,8 @@ decoder takes two classes too: the contour's probability is then 0 everywhere.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import cv2
 import numpy as np
@@ -75,6 +76,13 @@ class Decoder(ABC):
         contour = probabilities[2] if len(probabilities) == 3 else np.zeros_like(background)
         labels = fill_labels(self.label(background, foreground, contour))
         return select_labels(labels, self.min_size, self.max_size, self.border)
+
+    def resized(self, factor: float) -> Self:
+        """The same for cells that are larger by a factor: their areas and distances change, the margin does not."""
+        sizes = {name: value for name, value in vars(self).items() if value is not None}
+        areas = {name: round(value * factor**2) for name, value in sizes.items() if name.endswith("_size")}
+        distances = {name: value * factor for name, value in sizes.items() if name.endswith("_distance")}
+        return replace(self, **areas, **distances)
 
     @abstractmethod
     def label(self, background: np.ndarray, foreground: np.ndarray, contour: np.ndarray) -> np.ndarray:

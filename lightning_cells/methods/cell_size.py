@@ -13,6 +13,7 @@ from lightning_cells.data.intensity import scaled_size
 from lightning_cells.data.sequence import cell_areas, diameter_of
 from lightning_cells.methods.base import CellMethod
 from lightning_cells.methods.building import Preprocessing
+from lightning_cells.methods.decoding import resized
 
 ALIKE = 1.2
 """Times that cells may be larger or smaller than the training's and still be left at its scale."""
@@ -60,6 +61,7 @@ def estimate_diameter(
         The diameter of a typical cell in pixels of the frames; None if there is no scale at which most of what is found
         are cells of one size.
     """
+    method = resized(method, preprocessing.scale)  # cells are cut out at the size that the network sees
     look = partial(_look, method, preprocessing, frames, trained)
     looks = {step: look(step) for step in (-1, 0, 1)}
     best = _agreed(looks, 0)
