@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to write: OUT/01, OUT/01_GT/SEG, OUT/01_GT/TRA")
     parser.add_argument(
         "--kind",
-        choices=("nuclei", "brightfield", "fibres"),
+        choices=("nuclei", "brightfield", "fibres", "varied"),
         default="nuclei",
         help="fluorescent nuclei that move and divide; bright-field cells with nucleus and cytoplasm classes; "
         "densely packed still muscle fibres (default: %(default)s)",

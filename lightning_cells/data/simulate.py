@@ -18,14 +18,15 @@ from lightning_cells.data.image_files import write_image
 from lightning_cells.data.simulation.brightfield import brightfield
 from lightning_cells.data.simulation.fibres import fibres
 from lightning_cells.data.simulation.nuclei import nuclei
+from lightning_cells.data.simulation.varied import varied
 from lightning_cells.data.tracks import Lineage, Track, write_tracks
 from lightning_cells.errors import InputError
 
-Kind = Literal["nuclei", "brightfield", "fibres"]
+Kind = Literal["nuclei", "brightfield", "fibres", "varied"]
 
 SMALLEST_SIDE = 32  # pixels
-SIMULATORS = {"nuclei": nuclei, "brightfield": brightfield, "fibres": fibres}
-ROOM = {"nuclei": 250, "brightfield": 450, "fibres": 80}  # least pixels of the field per starting cell
+SIMULATORS = {"nuclei": nuclei, "brightfield": brightfield, "fibres": fibres, "varied": varied}
+ROOM = {"nuclei": 250, "brightfield": 450, "fibres": 80, "varied": 600}  # least pixels of the field per starting cell
 
 
 def simulate(
@@ -49,9 +50,10 @@ def simulate(
 
     Args:
         out: folder to make; it may exist if it is empty.
-        kind: ``"nuclei"``, fluorescent nuclei that divide and touch; ``"brightfield"``, unstained adherent cells
-            with nucleus and cytoplasm; ``"fibres"``, sections of muscle, where the frames are unrelated images.
-        sequences: number of videos, 1..99.
+        kind: ``"nuclei"``, fluorescent nuclei that divide and touch; ``"varied"``, fluorescent cells of another look
+            in each video; ``"brightfield"``, unstained adherent cells with nucleus and cytoplasm; ``"fibres"``,
+            sections of muscle, where the frames are unrelated images.
+        sequences: number of videos, 1..999.
         frames: frames per video, >= 1.
         size: (H, W) in pixels, each >= 32.
         seed: >= 0.
@@ -130,8 +132,8 @@ def _check(kind: str, sequences: int, frames: int, size: tuple[int, int], seed: 
     """Raises InputError for what cannot be simulated."""
     if kind not in SIMULATORS:
         raise InputError(f"simulate: kind is '{kind}': choose one of {', '.join(get_args(Kind))}")
-    if not 1 <= sequences <= 99:
-        raise InputError(f"simulate: sequences is {sequences}: give 1 to 99, for the names 01 to 99")
+    if not 1 <= sequences <= 999:
+        raise InputError(f"simulate: sequences is {sequences}: give 1 to 999")
     if frames < 1:
         raise InputError(f"simulate: frames is {frames}: give 1 or more")
     if len(size) != 2 or min(size) < SMALLEST_SIDE:

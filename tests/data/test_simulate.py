@@ -12,19 +12,22 @@ import pytest
 import tifffile
 from ctc_metrics import validate_sequence
 from scipy import ndimage
+from skimage.measure import regionprops
 
 from lightning_cells.data import simulate as module
+from lightning_cells.data.intensity import noise
 from lightning_cells.data.simulate import simulate
 from lightning_cells.data.simulation.nuclei import nuclei as nuclei_video
 from lightning_cells.data.simulation.shapes import SimulatedFrame
+from lightning_cells.data.simulation.varied import varied as varied_video
 from lightning_cells.errors import InputError
 
 SIZE = (96, 112)
 FRAMES = 30
-SEQUENCES = {"nuclei": 3, "brightfield": 2, "fibres": 1}
+SEQUENCES = {"nuclei": 3, "brightfield": 2, "fibres": 1, "varied": 4}
 
 
-@pytest.fixture(scope="module", params=["nuclei", "brightfield", "fibres"])
+@pytest.fixture(scope="module", params=["nuclei", "brightfield", "fibres", "varied"])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """A data set of each kind; the frames are as many as show every event of a cell's life."""
     out = tmp_path_factory.mktemp("simulated") / request.param
@@ -219,8 +222,32 @@ def test_fibres_are_unrelated_images_of_packed_cells(made: tuple[str, Path]) -> 
     assert not np.allclose(labels[0] > 0, labels[1] > 0)
 
 
+def test_varied_videos_differ_in_all_that_a_model_shall_not_rely_on() -> None:
+    size, brightness, density, noisy, shape = [], [], [], [], []
+    for seed in range(40):
+        (frame,) = varied_video(np.random.default_rng([9, seed]), 1, (96, 96), None)
+        cells = [cell for cell in regionprops(frame.labels, frame.image) if cell.area > 40]
+        density.append((frame.labels > 0).mean())
+        noisy.append(noise(frame.image) / max(np.ptp(frame.image), 1))
+        size += [np.median([cell.equivalent_diameter_area for cell in cells])] if cells else []
+        brightness += [np.std(np.log([cell.intensity_mean for cell in cells]))] if len(cells) > 2 else []
+        shape += [max(cell.solidity for cell in cells) - min(cell.solidity for cell in cells)] if cells else []
+    assert min(density) < 0.05
+    assert max(density) > 0.4
+    assert max(size) > 1.6 * min(size)
+    assert max(brightness) > 3 * min(brightness)
+    assert max(noisy) > 10 * min(noisy)
+    assert max(shape) > 0.2, "some have arms"
+
+
+def test_some_varied_videos_show_no_cell() -> None:
+    assert any(
+        not next(varied_video(np.random.default_rng(seed), 1, (64, 64), None)).labels.any() for seed in range(120)
+    )
+
+
 def test_same_seed_same_bytes(tmp_path: Path) -> None:
-    for kind in ("nuclei", "brightfield", "fibres"):
+    for kind in SEQUENCES:
         short = {"kind": kind, "size": (64, 64), "seed": 3}
         first = simulate(tmp_path / kind, sequences=1, frames=3, **short)
         code = "import sys; from lightning_cells.data.simulate import simulate; " + (
@@ -268,9 +295,9 @@ def test_long_videos_neither_die_out_nor_fill_up() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"kind": "bacteria"}, "nuclei, brightfield, fibres"),
+        ({"kind": "bacteria"}, "nuclei, brightfield, fibres, varied"),
         ({"sequences": 0}, "sequences"),
-        ({"sequences": 100}, "1 to 99"),
+        ({"sequences": 1000}, "1 to 999"),
         ({"frames": 0}, "frames"),
         ({"size": (31, 128)}, "31 x 128"),
         ({"size": (128,)}, "size"),

@@ -147,6 +147,10 @@ class Population:
         radius = self.radius()[index].reshape(-1, *(1,) * (direction.ndim - 1))
         return radius * np.maximum(outline, 0.3)
 
+    def extent(self) -> float:
+        """A distance in pixels from a cell's centre within which all of its outline lies."""
+        return float(self.radius().max(initial=1)) * 1.6
+
     def _coefficients(self, noise: np.ndarray) -> np.ndarray:
         """Scales (..., ORDERS, 2) noise so that higher orders are weaker."""
         orders = LOWEST_ORDER + np.arange(ORDERS)

@@ -69,7 +69,7 @@ def rasterise(population: Population, canvas: tuple[int, int]) -> Pixels:
         canvas: size of the canvas in pixels.
     """
     cells = population.cells
-    half = int(np.ceil(population.radius().max(initial=1) * 1.6)) + 1
+    half = int(np.ceil(population.extent())) + 1
     offsets = np.arange(-half, half + 1)
     position = cells["position"] + RIM
     centre = np.rint(position).astype(int)
