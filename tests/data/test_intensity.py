@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from data_cases import complaint
 
-from lightning_cells.data.intensity import normalise, rescale, rescale_labels, resize_labels
+from lightning_cells.data.intensity import noise, normalise, rescale, rescale_labels, resize_labels
 
 RNG = np.random.default_rng(0)
 FRAMES = [
@@ -41,7 +41,7 @@ def test_percentiles_do_not_clip() -> None:
     assert normalise(frame, "percentile").max() > 100
 
 
-@pytest.mark.parametrize("normalisation", ["zscore", "log_zscore", "percentile"])
+@pytest.mark.parametrize("normalisation", ["zscore", "log_zscore", "percentile", "signal"])
 @pytest.mark.parametrize("value", [0, 1, 777, 65535])
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
 def test_constant_frames_become_zero(normalisation, value: int, dtype: type) -> None:
@@ -57,8 +57,37 @@ def test_nearly_constant_frame_is_not_lost() -> None:
     assert np.isfinite(normalise(frame, "zscore")).all()
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_light_above_the_background_is_compressed(dtype: type) -> None:
+    frame = RNG.normal(500, 10, (100, 100))
+    frame[40:60, 40:60] += 3000
+    frame[70:80, 40:60] += 300
+    frame = frame.round().astype(dtype)
+    low, high = np.percentile(frame.astype(float), (5, 99.9))
+    result = normalise(frame, "signal")
+    np.testing.assert_allclose(result, np.arcsinh((frame - low) / (0.1 * (high - low))), atol=1e-4)
+    assert result[75, 50] > 0.25 * result[50, 50], "dim cells are not lost beside bright ones"
+
+
+def test_noise_alone_is_not_lifted_to_full_contrast() -> None:
+    empty = RNG.poisson(400, (128, 128)).astype(np.uint16)
+    assert normalise(empty, "signal").std() == pytest.approx(1 / 6, rel=0.1)
+    cells = empty.copy()
+    cells[30:90, 30:90] += 2000
+    assert normalise(cells, "signal").std() > 1
+    assert normalise(empty, "zscore").std() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("sigma", [1.0, 5.0, 40.0])
+def test_noise_is_measured_beside_cells_and_slopes(sigma: float) -> None:
+    rows, columns = np.mgrid[:200, :201]
+    scene = 3 * columns + 800 * ((rows - 90) ** 2 + (columns - 70) ** 2 < 900)
+    assert noise(scene + sigma * RNG.standard_normal(scene.shape)) == pytest.approx(sigma, rel=0.05)
+    assert noise(np.zeros((1, 9))) == noise(np.full((8, 8), 7, np.uint8)) == 0
+
+
 def test_unknown_normalisation() -> None:
-    complaint(lambda: normalise(FRAMES[0], "minmax"), "minmax", "zscore, log_zscore, percentile")
+    complaint(lambda: normalise(FRAMES[0], "minmax"), "minmax", "zscore, log_zscore, percentile, signal")
 
 
 @pytest.mark.parametrize("factor", [2, 4])
