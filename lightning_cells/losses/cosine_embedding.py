@@ -13,7 +13,7 @@ from lightning_cells.errors import InputError
 SHORTEST = 1e-6  # what embeddings and their means are divided by if they are shorter, as TensorFlow does
 BLOCK = 64  # pixels of a cell that are summed in one matrix product; the last block of a cell is filled up
 
-Balance = Literal["class", "pixel"]
+Balance = Literal["class", "pixel", "cell"]
 
 
 class CosineEmbeddingLoss(nn.Module):
@@ -34,7 +34,8 @@ class CosineEmbeddingLoss(nn.Module):
         background_weight: factor of ``L_b``, 1 in the paper.
         balance: ``class`` gives background and cells the same share of ``L_b``, as the paper does: where cells are few,
             a pixel of theirs counts much more than one of the background, and outlines that are in doubt come out too
-            large. ``pixel`` gives every pixel the same share, and leaves the sum of the shares as it is.
+            large. ``pixel`` gives every pixel the same share, and leaves the sum of the shares as it is; small cells are
+            missed then. ``cell`` gives the cells as much in all, and each of a clip the same.
 
     Raises:
         InputError: `background_weight` is negative.
@@ -140,9 +141,15 @@ def _cells(labels: Tensor, neighbours: Tensor, balance: Balance) -> _Cells:
     side = 2 * (segments // 2 // span) + against_it
     sign = background.float() - against_it.float()
     sizes = _add_up(counts * sign.abs(), side, 2 * batch)
-    if balance == "pixel":
-        sizes = sizes.view(batch, 2).sum(1).repeat_interleave(2) / 2
-    share = sign / (sizes[side].clamp(min=1) * batch)
+    if balance == "class":
+        share = sign / (sizes[side].clamp(min=1) * batch)
+    else:
+        whole = sizes.view(batch, 2).sum(1).repeat_interleave(2) / 2
+        share = sign / (whole[side].clamp(min=1) * batch)
+    if balance == "cell":
+        number = _add_up(against_it.float(), side, 2 * batch)
+        even = sizes[side] / (number[side].clamp(min=1) * counts)
+        share = torch.where(against_it, share * even, share)
 
     block_segment, order, valid = _blocks(counts, order)
     return _Cells(

@@ -11,7 +11,7 @@ from lightning_cells.data.neighbours import CosineTarget
 from lightning_cells.instances.embedding import EmbeddingDecoder
 from lightning_cells.instances.tiling import Tiling
 from lightning_cells.instances.windows import LinkOptions, PairLinker
-from lightning_cells.losses.cosine_embedding import CosineEmbeddingLoss
+from lightning_cells.losses.cosine_embedding import Balance, CosineEmbeddingLoss
 from lightning_cells.methods.base import CellMethod
 from lightning_cells.methods.colours import embedding_colours
 from lightning_cells.methods.embedded import EmbeddedVideo
@@ -33,8 +33,9 @@ class RSHN(CellMethod):
             resampled frame (table 1 of the paper).
         neighbour_dilation: cells this close in the same frame or the next are neighbours, too, in pixels.
         background_weight: factor of the background's share of the loss.
-        balance: whether background and cells (``class``, the paper), or all their pixels (``pixel``), have the same
-            weight in that share; see `CosineEmbeddingLoss`.
+        balance: whether background and cells (``class``, the paper), all their pixels (``pixel``), or all cells of a
+            clip (``cell``) have the same weight in that share; see `CosineEmbeddingLoss`.
+        norm: normalisation of the convolutions outside of the GRUs: ``none`` as in the paper, or ``group``.
         optimization: how the network is trained; the paper's optimiser is ``adam``.
         window: frames that the network sees for each pair of frames at inference (the paper's l).
         tiling: cuts frames into tiles and merges their cells.
@@ -57,7 +58,8 @@ class RSHN(CellMethod):
         neighbour_radius: float = 50.0,
         neighbour_dilation: int = 5,
         background_weight: float = 1.0,
-        balance: Literal["class", "pixel"] = "class",
+        balance: Balance = "class",
+        norm: Literal["none", "group"] = "none",
         optimization: Optimization = Optimization(lr=1e-4, weight_decay=1e-5),  # noqa: B008 - frozen
         window: int = 8,
         tiling: Tiling = Tiling(),  # noqa: B008 - frozen
@@ -68,7 +70,7 @@ class RSHN(CellMethod):
         super().__init__()
         self.remember()
         self.optimization = optimization
-        self.network = StackedHourglass(features, levels, embedding, stacks, temporal, recompute)
+        self.network = StackedHourglass(features, levels, embedding, stacks, temporal, recompute, norm)
         layout = torch.channels_last_3d if temporal == "volumetric" else torch.channels_last
         self.network.to(memory_format=layout)  # type: ignore[call-overload]  # a third faster with bfloat16
         self.clip_target = CosineTarget(neighbour_radius, neighbour_dilation)

@@ -1,5 +1,7 @@
 """The cosine embedding loss against loops over cells and pixels, and cases worked out by hand."""
 
+from collections import Counter
+
 import pytest
 import torch
 
@@ -31,17 +33,20 @@ def plain_clip(embeddings, labels, pairs, background_weight=1.0, balance="class"
                 elif label != -1:
                     cells.setdefault(label if label > 0 else -1 - label, []).append(e)
                     if label > 0 and known:
-                        against.append(e)
+                        against.append((label, e))
     loss = 0 * sum(pixels).sum()
     first = torch.zeros_like(pixels[0])
     first[0] = 1
     half = (len(background) + len(against)) / 2
     if background:
-        size = half if balance == "pixel" else len(background)
+        size = len(background) if balance == "class" else half
         loss = loss + background_weight * sum(1 - squared_cosine(first, e) for e in background) / size
     if against:
-        size = half if balance == "pixel" else len(against)
-        loss = loss + background_weight * sum(squared_cosine(first, e) for e in against) / size
+        size = len(against) if balance == "class" else half
+        counts = Counter(label for label, _ in against)
+        for label, e in against:
+            vote = len(against) / (len(counts) * counts[label]) if balance == "cell" else 1
+            loss = loss + background_weight * vote * squared_cosine(first, e) / size
     for i, own in cells.items():
         mean = sum(own) / len(own)
         others = [e for a, b in pairs if a == i and b in cells for e in cells[b]]
@@ -74,7 +79,7 @@ def random_batch(dtype=torch.float64, dims=5, batch=2):
     return embeddings.requires_grad_(), labels, pairs
 
 
-@pytest.mark.parametrize("balance", ["class", "pixel"])
+@pytest.mark.parametrize("balance", ["class", "pixel", "cell"])
 @pytest.mark.parametrize("background_weight", [1.0, 0.3])
 def test_equals_loops_in_value_and_gradient(background_weight, balance):
     embeddings, labels, pairs = random_batch()
