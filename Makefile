@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One thread per process: several threads on few cores wait for each other more than they compute.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow lint docs bench bench-gpu dashboard clean
+.PHONY: demo test test-slow lint docs bench bench-gpu pretrain dashboard clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lightning-cells demo
@@ -32,6 +32,15 @@ bench: $(VENV)/.installed-bench
 
 bench-gpu: $(VENV)/.installed
 	$(BIN)/python benchmarks/record.py gpu
+
+# Makes lightning_cells/pretrained/nuclei.ckpt: an hour on two cores. After a kill the same command goes on.
+pretrain: export OMP_NUM_THREADS = 2
+pretrain: $(VENV)/.installed
+	test -d data/varied || $(BIN)/lightning-cells simulate data/varied --kind varied --sequences 320 --frames 6 --size 208 208 --seed 1
+	$(BIN)/lightning-cells fit -c conf/method/ulstm/small.yaml -c conf/trainer/cpu.yaml --seed_everything 1 \
+		--data.root data/varied --data.train '["??", "[12]??", "30?"]' --data.val '["31?"]' --data.test '["320"]' \
+		--checkpoint.folder outputs/pretraining/nuclei --ckpt_path last
+	$(BIN)/python -m lightning_cells.methods.pretrained outputs/pretraining/nuclei/last.ckpt nuclei
 
 dashboard: $(VENV)/.installed
 	$(BIN)/lightning-cells dashboard

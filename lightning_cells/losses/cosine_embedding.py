@@ -34,8 +34,8 @@ class CosineEmbeddingLoss(nn.Module):
         background_weight: factor of ``L_b``, 1 in the paper.
         balance: ``class`` gives background and cells the same share of ``L_b``, as the paper does: where cells are few,
             a pixel of theirs counts much more than one of the background, and outlines that are in doubt come out too
-            large. ``pixel`` gives every pixel the same share, and leaves the sum of the shares as it is; small cells are
-            missed then. ``cell`` gives the cells as much in all, and each of a clip the same.
+            large. ``pixel`` gives every pixel the same share, and leaves the sum of the shares as it is; small cells
+            are missed then. ``cell`` gives the cells as much in all, and each of a clip the same.
 
     Raises:
         InputError: `background_weight` is negative.
