@@ -5,7 +5,7 @@ import hashlib
 import json
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from lightning_cells.data.locking import exclusive
 from lightning_cells.data.result_folder import ResultWriter
 from lightning_cells.data.spool import Spool
 from lightning_cells.errors import Doubt, InputError
+from lightning_cells.instances.doubts import Doubts
 from lightning_cells.instances.linkers import Lap, Linker, Overlap
 from lightning_cells.methods.base import CellMethod, Video
 from lightning_cells.methods.building import Preprocessing, load_method
@@ -127,7 +128,11 @@ class Tracker:
         with open_frames(source) as opened, torch.inference_mode():
             preprocessing, method = self._fitted(opened, progress)
             video = method.open_video(opened.size, opened.numbers[0])
-            labels = list(self._tracked(video, opened, preprocessing, None, progress))
+            labels, doubts = [], Doubts(preprocessing.cell_area)
+            for found in self._tracked(video, opened, preprocessing, None, progress):
+                doubts.see(found)
+                labels.append(found)
+            _warn(doubts.said(video.lineage))
             return Result(np.stack(labels), video.lineage, opened.numbers[0], source)
 
     def track_to(self, source: Path, out: Path, preview: bool = False, interval: float = 20.0) -> tuple[int, int]:
@@ -166,15 +171,18 @@ class Tracker:
                 spool = Spool(work, self._key(frames, preprocessing, repr(decoder)), interval)
                 _remove_masks(work)
                 pictures = Preview(len(frames)) if preview else None
+                doubts = Doubts(preprocessing.cell_area)
                 with writer:
                     for index, labels in enumerate(self._tracked(video, frames, preprocessing, spool)):
                         writer.write(frames.numbers[index], labels)
+                        doubts.see(labels)
                         if pictures is not None and index in pictures.chosen:
                             pictures.add(frames.read(index), labels, frames.numbers[index], video.lineage)
                     if pictures is not None:
                         pictures.save(preview_path(out))
                     writer.finish(video.lineage)
                 spool.remove()
+            _warn(doubts.said(video.lineage))
             return len(frames), len(video.lineage)
 
     def _tracked(
@@ -213,7 +221,7 @@ class Tracker:
             some = [frames.read(index) for index in sorted({0, len(frames) // 2, len(frames) - 1})]
             estimate = estimate_diameter(self.method, self.preprocessing, some, trained)
             if estimate is None:
-                warnings.warn(_NO_SIZE, Doubt, stacklevel=3)
+                _warn([_NO_SIZE])
                 return as_trained
             if 1 / ALIKE < estimate * self.preprocessing.scale / trained < ALIKE:
                 return as_trained
@@ -234,6 +242,11 @@ class Tracker:
 def preview_path(out: Path) -> Path:
     """Where the preview of a result folder goes."""
     return out.with_name(f"{out.name}_preview.gif")
+
+
+def _warn(doubts: Iterable[str]) -> None:
+    for doubt in doubts:
+        warnings.warn(doubt, Doubt, stacklevel=3)
 
 
 def _link_by(method: CellMethod, name: LinkerName) -> None:

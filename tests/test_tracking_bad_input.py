@@ -14,8 +14,10 @@ import tifffile
 import torch
 from scipy import ndimage
 
+import lightning_cells as lc
 from lightning_cells.cli import main
 from lightning_cells.data.tracks import read_tracks
+from lightning_cells.errors import Doubt
 from lightning_cells.methods.loading import SETTINGS
 from lightning_cells.metrics.validity import VERTEX, check_masks, check_parents
 from lightning_cells.networks.hourglass import StackedHourglass
@@ -101,6 +103,20 @@ class TestFrames:
     def test_constant_frames(self, method: str, value: int, checkpoints: dict[str, Path], tmp_path: Path) -> None:
         assert not tracked(np.full((4, 30, 40), value, np.uint8), checkpoints[method], tmp_path, "--preview").any()
         assert not (tmp_path / "out/res_track.txt").read_text()
+
+    def test_what_cannot_be_right_is_told(
+        self, method: str, checkpoints: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        frames = np.full((4, 30, 40), 9, np.uint8)
+        tracked(frames, checkpoints[method], tmp_path)
+        told = [line for line in capfd.readouterr().err.splitlines() if "warning" in line]
+        assert len(told) == 1
+        assert told[0].startswith("lightning-cells track: warning: no cells were found in any frame")
+        with pytest.warns(Doubt, match="no cells were found in any frame"):
+            lc.load(checkpoints[method], "cpu").track(frames)
+        (tmp_path / "other").mkdir()
+        tracked(cells(5, (5, 5, 15, 15), (30, 40, 44, 60)), checkpoints[method], tmp_path / "other")
+        assert "warning" not in capfd.readouterr().err
 
     def test_noise_alone(self, method: str, checkpoints: dict[str, Path], tmp_path: Path) -> None:
         video = cells(7, (5, 5, 15, 15))

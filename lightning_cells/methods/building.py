@@ -30,6 +30,11 @@ class Preprocessing(NamedTuple):
     scale: float
     diameter: float | None = None
 
+    @property
+    def cell_area(self) -> float | None:
+        """Of a typical cell in pixels of the frames, if the network sees it as large as those of the training."""
+        return None if self.diameter is None else np.pi / 4 * (self.diameter / self.scale) ** 2
+
     def prepare(self, frames: Iterable[np.ndarray]) -> Tensor:
         """Frames, (H, W) uint8 or uint16, as the data module gives them to methods.
 
