@@ -192,7 +192,7 @@ def rshn(device: str, rounds: int, wait: Call) -> None:
 def ulstm(device: str, rounds: int, wait: Call) -> None:
     channels, kernel, norm, shape = ulstm_sizes(True)["paper" if device == "cuda" else "tiny"]
     batch, frames, side = shape
-    network, ours = ULSTM(channels, lstm_kernel=kernel, norm=norm), ThreeClassLoss()
+    network, ours = ULSTM(channels, lstm_kernel=kernel, norm=norm), ThreeClassLoss().to(device)
     classes = torch.randint(0, 3, (1, frames, side, side), device=device)
 
     def loss(logits: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import imagecodecs
 import numpy as np
 import tifffile
 
@@ -112,6 +111,8 @@ def _read(path: Path) -> np.ndarray:
 
 
 def _decode_png(path: Path) -> np.ndarray:
+    import imagecodecs  # most files need it not
+
     pixels = imagecodecs.png_decode(path.read_bytes())
     if pixels.ndim == 3:
         raise InputError(f"{path}: is a colour image: save it as one grey channel")

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_cells.data.clips import Chunk, Clip
@@ -92,6 +92,18 @@ class ULSTM(CellMethod):
         loss = self.loss(logits, **truth(clip))
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(clip.frames))
         return loss
+
+    def on_fit_start(self) -> None:
+        """Refuses layers that have lost what `bn_eval` asks for.
+
+        Raises:
+            InputError: for ``trainer.sync_batchnorm``, which replaces them, with ``bn_eval`` ``batch``.
+        """
+        replaced = any(isinstance(layer, nn.SyncBatchNorm) for layer in self.network.modules())
+        if replaced and self.hparams["bn_eval"] == "batch":
+            raise InputError(
+                "trainer.sync_batchnorm=true: does not go with model.bn_eval=batch: leave out one of the two"
+            )
 
     def on_train_epoch_end(self) -> None:
         """Forgets the lanes, which start anew with each epoch."""

@@ -82,6 +82,8 @@ class ConvGRU(nn.Module):
     def unroll(self, gates: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run the recurrence over what `gates` returned; arguments and results else as in `forward`."""
         h = state
+        if h is None and self.training and gates.shape[1] == 1:
+            h = gates.new_zeros(len(gates), self.hidden, *gates.shape[-2:])  # so that each weight has a gradient: DDP
         outputs: list[Tensor] = []
         # unbind, not indexing: each step's backward pass through an index fills a tensor as long as the clip.
         for frame in gates.unbind(1):

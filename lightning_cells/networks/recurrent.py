@@ -126,6 +126,8 @@ class ConvLSTM(nn.Module):
         if self.norm == "layer":
             inputs = self.input_norm(inputs)
         h, c = (None, None) if state is None else state
+        if h is None and self.training and clip.shape[1] == 1:
+            h = inputs.new_zeros(batch, self.hidden, *inputs.shape[-2:])  # so that each weight has a gradient: DDP
         outputs: list[Tensor] = []
         # unbind, not indexing: each step's backward pass through an index fills a tensor as long as the clip.
         for gates in inputs.unflatten(0, (-1, batch)).unbind(0):

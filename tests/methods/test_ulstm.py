@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
@@ -164,6 +165,18 @@ def test_the_loss_falls_on_a_clip_seen_again_and_again(simulated, variant):
     trainer(max_epochs=1, callbacks=[losses]).fit(method, DataLoader([one] * 25, batch_size=None))
     assert np.isfinite(losses.all).all()
     assert losses.all[-1] < 0.6 * losses.all[0]
+
+
+def test_batch_norm_that_was_replaced_is_refused():
+    for choice in ("running", "batch"):
+        method = ULSTM(**TINY, bn_eval=choice)
+        method.on_fit_start()
+        method.network = nn.SyncBatchNorm.convert_sync_batchnorm(method.network)  # what Lightning does
+        if choice == "running":
+            method.on_fit_start()
+            continue
+        with pytest.raises(InputError, match="sync_batchnorm=true"):
+            method.on_fit_start()
 
 
 def challenge(found: dict[str, float]) -> dict[str, float]:

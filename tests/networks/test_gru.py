@@ -143,6 +143,16 @@ def test_bfloat16_and_channels_last():
     assert layer.gate_conv.weight.grad.isfinite().all()
 
 
+def test_each_weight_has_a_gradient_after_a_single_frame():
+    """Without one DDP waits for it in vain."""
+    gru = ConvGRU(2, 3, 3)
+    clip = torch.randn(2, 1, 2, 5, 6)
+    outputs, _ = gru(clip)
+    outputs.sum().backward()
+    assert all(weight.grad is not None for weight in gru.parameters())
+    torch.testing.assert_close(outputs, gru.eval()(clip)[0])
+
+
 def test_wrong_options_are_named():
     with pytest.raises(InputError, match="kernel 4"):
         ConvGRU(1, 2, 4)

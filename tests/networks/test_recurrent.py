@@ -224,6 +224,17 @@ def test_channels_last_is_kept():
     torch.testing.assert_close(output, expected)
 
 
+@pytest.mark.parametrize("norm", ["none", "group", "layer"])
+def test_each_weight_has_a_gradient_after_a_single_frame(norm):
+    """Without one DDP waits for it in vain."""
+    lstm = ConvLSTM(2, 3, 3, norm)
+    clip = torch.randn(2, 1, 2, 5, 6)
+    outputs, _ = lstm(clip)
+    outputs.sum().backward()
+    assert all(weight.grad is not None for weight in lstm.parameters())
+    torch.testing.assert_close(outputs, lstm.eval()(clip)[0])
+
+
 def test_wrong_options_are_named():
     with pytest.raises(InputError, match="kernel 4"):
         ConvLSTM(1, 2, 4)
