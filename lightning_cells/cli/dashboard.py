@@ -8,6 +8,8 @@ import os
 import socket
 import sys
 
+_OF_THE_SERVER = ("GUNICORN_CMD_ARGS", "MLFLOW_GUNICORN_OPTS", "MLFLOW_UVICORN_OPTS", "UVICORN_HOST", "UVICORN_PORT")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
@@ -33,7 +35,13 @@ def run(args: argparse.Namespace) -> None:
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(args.port)]
     command += ["--default-artifact-root", artifact_root(), "--workers", "1"]
     # not on the command line, which everybody on the machine can read: it may hold a password
-    os.execve(sys.executable, command, {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri})
+    os.execve(sys.executable, command, _environment(uri))
+
+
+def _environment(uri: str) -> dict[str, str]:
+    """What the server inherits: nothing by which it would listen elsewhere, and no processes for jobs, which idle."""
+    kept = {name: value for name, value in os.environ.items() if name not in _OF_THE_SERVER}
+    return {**kept, "MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def _prepare(uri: str, server: str) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -171,6 +172,8 @@ def test_dashboard_is_bound_to_this_machine(capfd: Capture, monkeypatch: pytest.
     monkeypatch.setattr("os.execve", lambda program, words, env: (started.extend(words), variables.update(env)))
     said = say(capfd, "dashboard", "--port", "0")
     assert (said.status, started) == (2, [])
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", "--bind 0.0.0.0:80")
+    monkeypatch.setenv("MLFLOW_UVICORN_OPTS", "--host 0.0.0.0")
     said = say(capfd, "dashboard", "--port", "54999")
     assert said.status == 0
     assert "http://127.0.0.1:54999/#/experiments/" in said.out
@@ -178,6 +181,8 @@ def test_dashboard_is_bound_to_this_machine(capfd: Capture, monkeypatch: pytest.
     assert words["--host"] == "127.0.0.1"
     assert words["--port"] == "54999"
     assert variables["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{home / 'mlflow.db'}"
+    assert not any("0.0.0.0" in value for value in variables.values()), "whatever the environment says"
+    assert variables["PATH"] == os.environ["PATH"]
 
 
 def test_dashboard_leaves_a_server_alone(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
