@@ -35,7 +35,6 @@ class RSHN(CellMethod):
         background_weight: factor of the background's share of the loss.
         balance: whether background and cells (``class``, the paper), all their pixels (``pixel``), or all cells of a
             clip (``cell``) have the same weight in that share; see `CosineEmbeddingLoss`.
-        norm: normalisation of the convolutions outside of the GRUs: ``none`` as in the paper, or ``group``.
         optimization: how the network is trained; the paper's optimiser is ``adam``.
         window: frames that the network sees for each pair of frames at inference (the paper's l).
         tiling: cuts frames into tiles and merges their cells.
@@ -59,7 +58,6 @@ class RSHN(CellMethod):
         neighbour_dilation: int = 5,
         background_weight: float = 1.0,
         balance: Balance = "class",
-        norm: Literal["none", "group"] = "none",
         optimization: Optimization = Optimization(lr=1e-4, weight_decay=1e-5),  # noqa: B008 - frozen
         window: int = 8,
         tiling: Tiling = Tiling(),  # noqa: B008 - frozen
@@ -70,7 +68,7 @@ class RSHN(CellMethod):
         super().__init__()
         self.remember()
         self.optimization = optimization
-        self.network = StackedHourglass(features, levels, embedding, stacks, temporal, recompute, norm)
+        self.network = StackedHourglass(features, levels, embedding, stacks, temporal, recompute)
         layout = torch.channels_last_3d if temporal == "volumetric" else torch.channels_last
         self.network.to(memory_format=layout)  # type: ignore[call-overload]  # a third faster with bfloat16
         self.clip_target = CosineTarget(neighbour_radius, neighbour_dilation)

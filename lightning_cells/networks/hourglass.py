@@ -12,11 +12,9 @@ from lightning_cells.networks.gru import ConvGRU, variance_scaling_
 from lightning_cells.networks.recurrent import merge_time, split_time
 
 Temporal = Literal["recurrent", "volumetric", "single-frame"]
-Norm = Literal["none", "group"]
 Levels = tuple[Tensor, ...]
 HourglassState = tuple[Levels, ...]
 
-GROUP = 8  # channels that are normalised together
 FLOOR = 1e-4  # of the squared length that embeddings are divided by between hourglasses, from the authors' code
 
 
@@ -33,33 +31,22 @@ class Hourglass(nn.Module):
         outputs: channels of the output.
         temporal: see `StackedHourglass`.
         recompute: see `StackedHourglass`.
-        norm: see `StackedHourglass`.
     """
 
     def __init__(
-        self,
-        inputs: int,
-        features: int,
-        levels: int,
-        outputs: int,
-        temporal: Temporal,
-        recompute: bool = False,
-        norm: Norm = "none",
+        self, inputs: int, features: int, levels: int, outputs: int, temporal: Temporal, recompute: bool = False
     ) -> None:
         super().__init__()
         self.temporal = temporal
         self.recompute = recompute
         volumetric = temporal == "volumetric"
-
-        def layer() -> nn.Module:
-            return _normalised(_conv(features, features, 3, volumetric), norm)
-
         self.entry = _conv(inputs, features, 1, volumetric)
-        self.contracting = nn.ModuleList(layer() for _ in range(levels))
+        self.contracting = nn.ModuleList(_conv(features, features, 3, volumetric) for _ in range(levels))
         self.parallel = nn.ModuleList(
-            ConvGRU(features, features, 3) if temporal == "recurrent" else layer() for _ in range(levels)
+            ConvGRU(features, features, 3) if temporal == "recurrent" else _conv(features, features, 3, volumetric)
+            for _ in range(levels)
         )
-        self.expanding = nn.ModuleList(layer() for _ in range(levels))
+        self.expanding = nn.ModuleList(_conv(features, features, 3, volumetric) for _ in range(levels))
         self.exit = _conv(features, outputs, 1, volumetric, scale=1.0)
 
     def contract(self, clip: Tensor) -> Levels:
@@ -169,11 +156,9 @@ class StackedHourglass(nn.Module):
             ``"volumetric"`` does the same, and makes every 3x3 convolution a 3x3x3 one over the frames of the clip,
             with pooling in the frame's plane alone.
         recompute: keep only what goes into the GRUs, and run them again in the backward pass.
-        norm: ``"group"`` normalises what the convolutions outside of the GRUs give, in groups of `GROUP` channels
-            (Y. Wu & K. He, ECCV 2018), which the paper does not: small networks learn faster so.
 
     Raises:
-        InputError: a number is not positive, or `temporal` or `norm` is unknown.
+        InputError: a number is not positive, or `temporal` is unknown.
     """  # noqa: D205
 
     def __init__(
@@ -184,7 +169,6 @@ class StackedHourglass(nn.Module):
         stacks: int = 2,
         temporal: Temporal = "recurrent",
         recompute: bool = False,
-        norm: Norm = "none",
     ) -> None:
         super().__init__()
         for name, number in {"features": features, "levels": levels, "embedding": embedding, "stacks": stacks}.items():
@@ -194,11 +178,9 @@ class StackedHourglass(nn.Module):
             raise InputError(
                 f"temporal {temporal!r} of the stacked hourglass: use recurrent, volumetric or single-frame"
             )
-        if norm not in ("none", "group"):
-            raise InputError(f"norm {norm!r} of the stacked hourglass: use none or group")
         self.temporal = temporal
         self.stacks = nn.ModuleList(
-            Hourglass(1 + embedding if number else 1, features, levels, embedding, temporal, recompute, norm)
+            Hourglass(1 + embedding if number else 1, features, levels, embedding, temporal, recompute)
             for number in range(stacks)
         )
 
@@ -276,10 +258,3 @@ def _conv(inputs: int, outputs: int, kernel: int, volumetric: bool, scale: float
     variance_scaling_(conv.weight, conv.weight[0].numel(), scale)
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
     return conv
-
-
-def _normalised(conv: nn.Conv2d | nn.Conv3d, norm: Norm) -> nn.Module:
-    if norm == "none":
-        return conv
-    channels = conv.out_channels
-    return nn.Sequential(conv, nn.GroupNorm(channels // GROUP if channels % GROUP == 0 else 1, channels))

@@ -96,25 +96,6 @@ def test_equals_the_network_frame_by_frame(temporal):
     torch.testing.assert_close(got, want)
 
 
-@pytest.mark.parametrize("temporal", ["recurrent", "single-frame", "volumetric"])
-@pytest.mark.parametrize("features", [6, 16])
-def test_group_normalisation_takes_the_scale_of_convolutions_away(temporal, features):
-    torch.manual_seed(3)
-    net = StackedHourglass(features, 3, 5, 1, temporal, norm="group").double()
-    frames = torch.randn(1, 3, 1, 12, 12, dtype=torch.float64)
-    (before,), _ = net(frames)
-    layers = [net.stacks[0].contracting[1], net.stacks[0].expanding[-1]]
-    with torch.no_grad():
-        for conv, _ in layers:
-            conv.weight *= 7
-            conv.bias *= 7
-    (after,), _ = net(frames)
-    torch.testing.assert_close(before, after, rtol=1e-3, atol=1e-4)
-    plain = StackedHourglass(features, 3, 5, 1, temporal)
-    more = 2 * features * 3 * (2 if temporal == "recurrent" else 3)
-    assert sum(p.numel() for p in net.parameters()) == sum(p.numel() for p in plain.parameters()) + more
-
-
 def test_short_embeddings_are_divided_by_the_floor():
     net = network("single-frame", levels=1)
     with torch.no_grad():
@@ -295,5 +276,3 @@ def test_wrong_options_are_named():
         StackedHourglass(levels=0)
     with pytest.raises(InputError, match="temporal 'lstm'"):
         StackedHourglass(temporal="lstm")
-    with pytest.raises(InputError, match="norm 'batch'"):
-        StackedHourglass(norm="batch")
