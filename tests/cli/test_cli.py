@@ -206,7 +206,10 @@ def test_demo_goes_the_whole_way(
     monkeypatch.chdir(tmp_path)
     said = say(capfd, "demo", "--epochs", "1")
     assert said.status == 0
-    first, table = said.out[: said.out.index("Now a network")], said.out[said.out.index("Held-out video 10") :].splitlines()
+    first, table = (
+        said.out[: said.out.index("Now a network")],
+        said.out[said.out.index("Held-out video 10") :].splitlines(),
+    )
     assert "nuclei, as shipped" in first
     assert (home / "demo/nuclei.png").stat().st_size > 1000
     rows = {line[:18].strip(): line[18:].split() for line in table if line}
