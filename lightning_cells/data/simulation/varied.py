@@ -58,8 +58,8 @@ def varied(rng: np.random.Generator, frames: int, size: tuple[int, int], cells: 
     light = illumination(rng, size, microscope.vignette)
     clouds = np.exp(0.5 * smooth_field(rng, size, 5 * biology.radius))
     ground = microscope.ground * (1 - microscope.clouds + microscope.clouds * clouds)
+    sharp = microscope.sharp * biology.radius / 10
     for pixels, truth, parents in labelled_frames(population, frames, canvas):
-        sharp = microscope.sharp * biology.radius / 10
         seen = _light_of(population, pixels, bank, holes, canvas, specimen, sharp)
         if specimen.body:
             seen += _light_of_bodies(population, canvas, specimen)
