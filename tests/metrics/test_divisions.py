@@ -77,3 +77,48 @@ def test_which_are_found_missed_and_false() -> None:
     assert found == [(Division(1, (2, 3), 5), Division(11, (12, 13), 5))]
     assert missed == [Division(4, (5, 6), 4)]
     assert false == [Division(20, (21, 22), 7)]
+
+
+@pytest.mark.parametrize("gap", [0, 1, 3])
+def test_frames_without_mother_and_daughters(gap: int) -> None:
+    """A cell that rounds up and is out of focus while it divides: the truth itself has all its divisions."""
+    first = 5 + gap
+    truth = lineage((1, 0, 4, 0), (2, first, 19, 1), (3, first + 1, 19, 1))
+    partners: dict[int, dict[int, int]] = {f: {} for f in range(5, first)} | {f: {1: 1} for f in range(5)}
+    partners |= {f: {2: 2, 3: 3} if f > first else {2: 2} for f in range(first, 20)}
+    assert count_divisions(truth, truth, partners) == (1, 1, 0)
+    later = truth | lineage((3, first + 3, 19, 1))
+    assert count_divisions(later, truth, partners) == (1, 0, 1)
+
+
+def random_division(rng: np.random.Generator, label: int) -> list[tuple[int, int, int, int]]:
+    end = int(rng.integers(2, 6))
+    daughters = range(label + 1, label + 1 + int(rng.choice([2, 2, 2, 3])))
+    return [(label, 0, end, 0), *((n, end + 1 + int(rng.integers(0, 3)), 12, label) for n in daughters)]
+
+
+def test_equals_py_ctcmetrics() -> None:
+    bc = pytest.importorskip("ctc_metrics.metrics.biological.bc")
+    rng = np.random.default_rng(0)
+    seen = np.zeros(3, int)
+    for _ in range(600):
+        rows = [row for label in (1, 5) for row in random_division(rng, label)]
+        truth = lineage(*rows)
+        result = lineage(*rows)
+        for row in rows:  # a little earlier or later
+            begin, end = (max(0, n + int(rng.choice([0, 0, 0, 0, 1, -1, 2]))) for n in row[1:3])
+            result[row[0]] = Track(row[0], begin if row[3] else 0, min(end, 12), row[3])
+        partners = {}
+        for frame in range(13):
+            there = [t.label for t in truth.values() if t.begin <= frame <= t.end]
+            here = [t.label for t in result.values() if t.begin <= frame <= t.end]
+            partners[frame] = {n: n if n in here else 0 for n in there}
+            if here and there and rng.random() < 0.1:
+                partners[frame][int(rng.choice(there))] = int(rng.choice(here))
+        mapped = [[list(partners[f]) for f in range(13)], [list(partners[f].values()) for f in range(13)]]
+        found, false, missed = bc.raw_division_metrics(
+            np.array(list(result.values())), np.array(list(truth.values())), *mapped, i=1
+        )
+        assert count_divisions(result, truth, partners) == (found + missed, found, false)
+        seen += (found, false, missed)
+    assert seen.min() > 50
