@@ -28,6 +28,7 @@ from lightning_cells.methods.base import CellMethod, Video
 from lightning_cells.methods.building import Preprocessing, load_method
 from lightning_cells.methods.cell_size import ALIKE, estimate_diameter
 from lightning_cells.methods.decoding import decode_by, drop_smaller, resized
+from lightning_cells.progress import Progress
 from lightning_cells.result import Result
 from lightning_cells.visualization.video import Preview
 
@@ -200,8 +201,7 @@ class Tracker:
             for found in spool.chunks():
                 yield from video.link(found)
             video.state = _to(spool.state, self._device)
-        shown = None if progress else True
-        with tqdm(total=len(frames), initial=done, desc="tracking", unit="frame", disable=shown) as bar:
+        with Progress("tracking", len(frames), shown=progress, initial=done) as bar:
             for start in range(done, len(frames), self._chunk):
                 indices = range(start, min(start + self._chunk, len(frames)))
                 found = video.instances(preprocessing.prepare(map(frames.read, indices)).to(self._device))

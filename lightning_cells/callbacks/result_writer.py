@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_cells.data.clips import Chunk
 from lightning_cells.data.result_folder import ResultWriter
@@ -62,10 +61,6 @@ class ResultFolders(Callback):
         """Completes a video of which `limit_predict_batches` let only a part through."""
         if self._writer is not None:
             self._finish()
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Says where the results are."""
-        rank_zero_info(f"Results are in {self.folder(trainer)}")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Takes back the video under way."""

@@ -22,7 +22,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_GIT_COMMIT
 
 from lightning_cells.data.atomic import writing
 from lightning_cells.data.datamodule import SequenceDataModule
-from lightning_cells.loggers.mlflow import RunLogger
+from lightning_cells.loggers.mlflow import LOCAL_NAME, RunLogger
 from lightning_cells.loggers.run_folder import remember_job
 
 _MOST_DIFF = 2_000_000  # characters of a difference that are kept
@@ -150,7 +150,7 @@ class RunRecord(SaveConfigCallback):
         else:  # a run that goes on keeps what it began with
             client.log_batch(run, params=self._parameters())
         if logger.unnamed:  # MLflow's own random names depend on our seed: all runs would have the same
-            logger.run_name = " ".join(filter(None, (tags["method"], tags.get("data.root"), run[:6])))
+            logger.run_name = _name(tags["method"], stage, run)
             client.update_run(run, name=logger.run_name)
         client.log_batch(run, tags=[RunTag(key, value[:5000]) for key, value in tags.items()])
         if isinstance(trainer.datamodule, SequenceDataModule):  # type: ignore[attr-defined]
@@ -182,6 +182,11 @@ class RunRecord(SaveConfigCallback):
     def _parameters(self) -> list[Param]:
         flat = _flatten(self.config.as_dict())
         return [Param(key, str(value)[:6000]) for key, value in flat.items() if _interesting(key)]
+
+
+def _name(method: str, stage: str, run: str) -> str:
+    """Short, and for each run another one: ``ulstm-3f2c``, and ``ulstm-test-90ab`` for a test."""
+    return "-".join([method.lower(), *([] if stage == "fit" else [stage]), run.removeprefix(LOCAL_NAME)[:4]])
 
 
 def _code(client: MlflowClient, run: str) -> dict[str, str]:

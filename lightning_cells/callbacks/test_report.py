@@ -100,7 +100,6 @@ class Report(Callback):
         kept = report_path(str(mlflow_loggers(trainer)[0].run_id))
         with writing(kept) as temporary:
             temporary.write_text(page, encoding="utf-8")
-        rank_zero_info(f"The report of this test is {kept}")
         if findings.cells_left_out:
             rank_zero_info(f"The table of cells is full: {findings.cells_left_out} of later frames are not in it")
 

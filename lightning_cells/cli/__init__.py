@@ -4,11 +4,13 @@ import argparse
 import errno
 import os
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from lightning_cells.errors import InputError, without_passwords
+from lightning_cells.errors import Doubt, InputError, one_line, without_passwords
 from lightning_cells.paths import HOME_VARIABLE
 
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
@@ -56,7 +58,8 @@ def main(args: list[str] | None = None) -> int:
     verb, *rest = args
     home = os.environ.get(HOME_VARIABLE)
     try:
-        return _runner(verb)(rest)
+        with _warnings_in_one_line(verb):
+            return _runner(verb)(rest)
     except InputError as error:
         print(f"lightning-cells {verb}: error: {without_passwords(str(error))}", file=sys.stderr)
         return 2
@@ -76,6 +79,25 @@ def main(args: list[str] | None = None) -> int:
             os.environ.pop(HOME_VARIABLE, None)
         else:
             os.environ[HOME_VARIABLE] = home
+
+
+@contextmanager
+def _warnings_in_one_line(verb: str) -> Iterator[None]:
+    """Prints warnings as they come, without the line of code that they come from."""
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, DeprecationWarning):  # asked for, by a developer
+            others(message, category, *where, **more)
+            return
+        from tqdm import tqdm  # goes round a bar
+
+        tqdm.write(f"lightning-cells {verb}: warning: {one_line(message)}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+        warnings.simplefilter("always", Doubt)
+        warnings.showwarning = show
+        yield
 
 
 class _Parser(argparse.ArgumentParser):

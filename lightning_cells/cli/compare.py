@@ -3,7 +3,7 @@
 Runs are given by id or name, in any experiment of the project's store. Of a training, the latest test of one of its
 checkpoints is shown with it; of a test, the training. The page is one file that needs no network.
 
-  lightning-cells compare "ULSTM simulated 0abfc3" "GRUUNet simulated 51e90d"
+  lightning-cells compare ulstm-0abf gruunet-51e9
   lightning-cells compare 0abfc311920549cf8aa2eefbbf6fc117 51e90d... --out comparison.html
 """
 

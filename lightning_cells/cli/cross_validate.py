@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> None:
         words.append(f"--data.folds={_FOLDS}")
     config = resolver.describe(words, "fit")  # a mistake is told before anything is trained
     print(f"\n{cross_validate(words, config, args.weights, args.workers, _say)}")
+    print("\nThe folds are runs below a common one: lightning-cells dashboard")
 
 
 def _say(line: str) -> None:

@@ -74,8 +74,10 @@ def run(args: argparse.Namespace) -> None:
     import optuna
 
     from lightning_cells.cli.resolving import Resolver
+    from lightning_cells.cli.words import readable, shown
     from lightning_cells.experiments.tuning.storage import Storage
     from lightning_cells.experiments.tuning.sweep import run_sweep
+    from lightning_cells.paths import output_dir
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     plan = _read(args)
@@ -97,7 +99,9 @@ def run(args: argparse.Namespace) -> None:
         again = shlex.join(["sweep", *(word for word in given if word != "--resume")])
         print(f"\nThe study can go on: lightning-cells {again} --resume", flush=True)
         raise
-    print("\n".join(lines))
+    best = readable(output_dir() / "sweeps" / plan.study / "best_config.yaml")
+    verb = ["validate", "-c", best, "--ckpt_path", str(plan.checkpoint)] if plan.clustering else ["fit", "-c", best]
+    print("\n".join([*lines, f"  the best again   {shown(*verb)}", f"  look at it       {shown('dashboard')}"]))
 
 
 def _submit(args: argparse.Namespace) -> None:

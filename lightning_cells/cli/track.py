@@ -13,15 +13,10 @@ lightning-cells track movie.tif --model models:/nuclei/1 --out movie_RES --diame
 """
 
 import argparse
-import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from lightning_cells.cli.parsing import dotted, explain
-from lightning_cells.errors import Doubt, InputError
+from lightning_cells.errors import InputError
 
 PASSES_ON = True
 
@@ -94,8 +89,7 @@ def run(args: argparse.Namespace) -> None:
         tracker = Tracker(
             checkpoint, args.device, args.linker, args.scale, args.chunk, args.diameter, args.min_size, _decoder(args)
         )
-    with _told_in_one_line():
-        frames, tracks = tracker.track_to(args.frames, args.out, args.preview)
+    frames, tracks = tracker.track_to(args.frames, args.out, args.preview)
     print(f"{tracks} track(s) in {frames} frame(s): {args.out}")
     if args.preview:
         print(f"preview: {preview_path(args.out.resolve())}")
@@ -114,22 +108,3 @@ def _decoder(args: argparse.Namespace) -> dict[str, str]:
             raise InputError(explain(f"unrecognized arguments: --{option}", vars(args)))
         chosen[option.removeprefix("decoder.")] = value
     return chosen
-
-
-@contextmanager
-def _told_in_one_line() -> Iterator[None]:
-    """Prints doubts of the result as they come, without the line of code that they come from."""
-    from tqdm import tqdm
-
-    with warnings.catch_warnings():
-        others = warnings.showwarning
-
-        def show(message: Warning | str, category: type[Warning], *args: Any) -> None:
-            if issubclass(category, Doubt):
-                tqdm.write(f"lightning-cells track: warning: {message}", file=sys.stderr)
-            else:
-                others(message, category, *args)
-
-        warnings.simplefilter("always", Doubt)
-        warnings.showwarning = show  # type: ignore[assignment]  # the rest of its arguments are passed on
-        yield

@@ -13,15 +13,17 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_cells.callbacks.checkpoint import Checkpoints
 from lightning_cells.callbacks.images import Pictures
 from lightning_cells.callbacks.monitors import SystemMetrics, Throughput
+from lightning_cells.callbacks.narration import Narration, tell
 from lightning_cells.callbacks.result_writer import ResultFolders
 from lightning_cells.callbacks.resume import Continuation, Requeue
 from lightning_cells.callbacks.run_info import RunRecord
 from lightning_cells.callbacks.test_report import Report
+from lightning_cells.cli.next_steps import next_steps
 from lightning_cells.cli.parsing import (
     Resumed,
     chosen_method,
@@ -102,6 +104,7 @@ class TrainingCLI(LightningCLI):
             trainer_defaults={
                 "logger": _LOGGER,
                 "log_every_n_steps": 10,
+                "enable_model_summary": False,  # it is in the run, as model.txt
                 "callbacks": [Continuation(), Throughput(), Requeue(), Report()],
             },
             seed_everything_default=1,
@@ -155,6 +158,8 @@ class TrainingCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand in ("validate", "test"):
+            parser.set_defaults(verbose=False)  # our own line has the measures in their order, and three digits
         parser.usage = f"lightning-cells {subcommand} [-c FILE ...] [--option VALUE ...]"
         parser.description = _DESCRIPTION
         if subcommand == "fit":
@@ -177,7 +182,7 @@ class TrainingCLI(LightningCLI):
         elif self._resumed is not None and _is_ours(config.trainer.logger):
             config.trainer.logger.init_args.run_id = self._resumed.run
             where = self._resumed.checkpoint or "the beginning: there is no checkpoint yet"
-            rank_zero_info(f"Going on with run {self._resumed.run} from {where}")
+            tell(f"Going on with run {self._resumed.run} from {where}")
         try:
             output_dir().mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -193,8 +198,13 @@ class TrainingCLI(LightningCLI):
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             self.datamodule.setup(self.subcommand)
             self.model.check(self.datamodule, self.subcommand)
+        wanted = config.trainer.enable_progress_bar is not False  # null is Lightning's default, too
+        kwargs.setdefault("enable_progress_bar", wanted and sys.stdout.isatty())
+        self.narration = Narration(wanted)
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
+            trainer.callbacks.insert(0, self.narration)  # type: ignore[attr-defined]
+            return trainer
         except (TypeError, ValueError, MisconfigurationException) as error:
             raise InputError(f"trainer: {one_line(error)}") from error
 
@@ -213,7 +223,10 @@ def run(verb: str, args: list[str], make: Callable[[list[str]], object] = Traini
         make: the command line, which runs when it is made.
     """
     try:
-        make([verb, *args])
+        made = make([verb, *args])
+        if type(made) is TrainingCLI:
+            for line in next_steps(made):
+                tell(line)
     except MisconfigurationException as error:
         raise InputError(one_line(error)) from error
     except ValueError as error:
@@ -232,12 +245,27 @@ def run(verb: str, args: list[str], make: Callable[[list[str]], object] = Traini
     return 0
 
 
+_TOLD_BY_US = (  # or of no use, or an advertisement
+    "Tip: ",
+    "Seed set to",
+    "GPU available",
+    "TPU available",
+    "HPU available",
+    "Loading `train_dataloader`",
+    "Restoring states from",
+    "Restored all states",
+    "Loaded model weights",
+    "`Trainer.fit` stopped: `max_epochs",
+    "`Trainer.fit` stopped: `max_steps",
+)
+
+
 class _Stdout(logging.StreamHandler):
-    """Writes to what is standard output at the time, and leaves out advertisements."""
+    """Writes to what is standard output at the time, and leaves out what we tell ourselves."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to write it."""
-        return "Tip: " not in str(record.msg)
+        return not any(words in str(record.msg) for words in _TOLD_BY_US)
 
     @property
     def stream(self) -> Any:
@@ -260,6 +288,7 @@ def _silence() -> None:
         ".*You're using the WeightAveraging callback.*",  # a checkpoint holds the averaged weights
         ".*recommended to use `self.log\\('(train|speed)/.*sync_dist.*",  # the curve of one process is enough
         ".*Checkpoint directory .* exists and is not empty.*",  # a run that goes on
+        ".*The number of training batches .* is smaller than the logging interval.*",  # its mean is logged all the same
     ):
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)

@@ -10,9 +10,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
 from lightning_cells.errors import InputError
+from lightning_cells.progress import Progress
 
 MAX_BYTES = 64 * 2**30
 """Archives that unpack to more than this are refused: far above any 2-D set of the challenge."""
@@ -49,9 +48,7 @@ def extract(archive: Path, target: Path, source: str) -> None:
             total = _checked_total(members, source, target.parent)
             target.mkdir()
             try:
-                with tqdm(
-                    total=total, unit="B", unit_scale=True, unit_divisor=1024, desc="extracting", disable=None
-                ) as bar:
+                with Progress("extracting", total, "B", unit_scale=True, unit_divisor=1024) as bar:
                     for info, parts in members:
                         _write(file, info, target.joinpath(*parts), bar)
             except BaseException:
@@ -125,7 +122,7 @@ def _checked_total(members: list[_Member], source: str, folder: Path) -> int:
     return total
 
 
-def _write(file: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, bar: tqdm) -> None:
+def _write(file: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, bar: Progress) -> None:
     if info.is_dir():
         path.mkdir(parents=True, exist_ok=True)
         return

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from tqdm import tqdm
 
 from lightning_cells.data.ctc import SequenceFiles, merge_identities
 from lightning_cells.data.image_files import read_frame, read_mask
 from lightning_cells.data.intensity import Normalisation, normalise, rescale, rescale_labels
 from lightning_cells.data.tracks import Lineage, clip_lineage, read_tracks
 from lightning_cells.errors import InputError
+from lightning_cells.progress import Progress
 
 FORMAT = 1
 """Version of what `decode` writes; a cache entry of another version is not used."""
@@ -64,9 +64,7 @@ def decode(
             for name, wanted in (("frames", True), ("labels", any(has_labels)), ("classes", any(has_classes)))
             if wanted
         }
-        bar = stack.enter_context(
-            tqdm(total=total, desc="decoding", unit="frame", disable=None if total > 20 else True)
-        )
+        bar = stack.enter_context(Progress("decoding", total, shown=total > 20))
         for item, labelled, classified in zip(items, has_labels, has_classes, strict=True):
             reader = _Reader(item)
             annotated, shape = [], (0, 0)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-from tqdm import tqdm
 
 from lightning_cells.data.atomic import beside
 from lightning_cells.data.image_files import write_image
@@ -21,6 +20,7 @@ from lightning_cells.data.simulation.nuclei import nuclei
 from lightning_cells.data.simulation.varied import varied
 from lightning_cells.data.tracks import Lineage, Track, write_tracks
 from lightning_cells.errors import InputError
+from lightning_cells.progress import Progress
 
 Kind = Literal["nuclei", "brightfield", "fibres", "varied"]
 
@@ -69,7 +69,7 @@ def simulate(
     """
     out = Path(out)
     _check(kind, sequences, frames, size, seed, cells)
-    progress = tqdm(total=sequences * frames, desc=f"simulating {kind}", unit="frame", disable=None, leave=False)
+    progress = Progress(f"simulating {kind}", sequences * frames, leave=False)
     with progress, _whole(out) as partial:
         for number in range(1, sequences + 1):
             # the kind's letters are part of the seed, so kinds do not share their random numbers

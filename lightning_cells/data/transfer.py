@@ -14,6 +14,7 @@ import urllib3
 from tqdm import tqdm
 
 from lightning_cells.errors import InputError, one_line
+from lightning_cells.progress import Progress
 
 RETRIES = 8
 """Retries in a row, without `PROGRESS_BYTES` more on disk, before a transfer is given up."""
@@ -74,7 +75,7 @@ def fetch(url: str, target: Path, size: int | None = None) -> bool:
     if best:
         tqdm.write(f"{target.name}: going on after the {best} bytes that are there", file=sys.stderr)
     failures, reached = 0, False
-    with tqdm(unit="B", unit_scale=True, unit_divisor=1024, desc=target.stem, disable=None) as bar:
+    with Progress(target.stem, unit="B", unit_scale=True, unit_divisor=1024) as bar:
         while True:
             try:
                 joined = _attempt(url, part, size, bar)
@@ -160,7 +161,7 @@ def content_range(response: requests.Response) -> tuple[int | None, int | None]:
     return None if first is None else int(first), None if size in (None, "*") else int(size)
 
 
-def _attempt(url: str, part: Path, size: int | None, bar: tqdm) -> bool:
+def _attempt(url: str, part: Path, size: int | None, bar: Progress) -> bool:
     """Fetches what is missing, over one connection.
 
     Returns:

@@ -36,7 +36,7 @@ class RunLogger(MLFlowLogger):
 
     Args:
         experiment_name: the experiment that the run belongs to.
-        run_name: name of the run; None names it by method, data set and the start of its id.
+        run_name: name of the run; None names it by method, stage and the start of its id, such as ``ulstm-3f2c``.
         uri: address of the store; None takes ``$MLFLOW_TRACKING_URI``, or sqlite under the output folder.
         run_id: continues this run instead of starting one.
         tags: further tags of the run.

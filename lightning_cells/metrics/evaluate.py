@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lightning_cells.data.ctc import frame_paths
 from lightning_cells.data.image_files import is_frame, read_mask
@@ -12,6 +11,7 @@ from lightning_cells.data.tracks import Lineage, clip_lineage, read_tracks
 from lightning_cells.errors import InputError
 from lightning_cells.metrics.counts import CTCCounts
 from lightning_cells.metrics.matcher import CTCMatcher
+from lightning_cells.progress import Progress
 
 
 def evaluate(result: Path, truth: Path, frames: tuple[int, int] | None = None, progress: bool = False) -> CTCCounts:
@@ -56,7 +56,7 @@ def evaluate(result: Path, truth: Path, frames: tuple[int, int] | None = None, p
     matcher = CTCMatcher(result=str(result), truth=str(truth_table))
     # Without track table and markers, frames without truth cells have no say.
     numbers = sorted(masks if tra or result_lineage is not None else seg)
-    for number in tqdm(numbers, desc="evaluate", unit="frame", disable=None if progress else True):
+    for number in Progress("evaluating", shown=progress, over=numbers):
         mask = read_mask(masks[number])
         truth_seg = _read_truth(seg.get(number), masks[number], mask)
         truth_tra = _read_truth(tra.get(number), masks[number], mask)

@@ -130,7 +130,7 @@ def test_clustering(simulated: Path, tmp_path: Path, home: Path, capfd: Capture)
 
 
 def _score(capfd: Capture, *words: str) -> float:
-    said = say(capfd, "validate", *words)
+    said = say(capfd, "validate", *words, "--verbose", "true")
     assert said.status == 0, said.err
     return float(re.search(r"val/SEG\W+([\d.e-]+)", said.out)[1])  # type: ignore[index]
 

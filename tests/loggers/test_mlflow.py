@@ -79,7 +79,7 @@ def test_one_training_is_one_run(fitted: Fitted) -> None:
 def test_run_has_a_name_that_tells_it_from_others(fitted: Fitted) -> None:
     """MLflow draws its names from Python's generator, which we seed: they would all be the same."""
     (run,) = fitted.runs()
-    assert run.info.run_name == f"ULSTM nuclei {run.info.run_id[:6]}"
+    assert run.info.run_name == f"ulstm-{run.info.run_id[:4]}"
 
 
 def test_parameters_are_named_as_on_the_command_line(fitted: Fitted) -> None:
