@@ -37,15 +37,17 @@ def _commands() -> str:
     os.environ["COLUMNS"] = "110"
     for verb, summary in {**TRAINING, **VERBS}.items():
         lines += [f"## {verb}", "", f"{summary[0].upper()}{summary[1:]}.", "", "```text", _help(verb), "```", ""]
+        if verb in TRAINING:
+            lines += ["All options:", "", "```text", _help(verb, "--help-all"), "```", ""]
     return "\n".join(lines)
 
 
-def _help(verb: str) -> str:
+def _help(verb: str, option: str = "--help") -> str:
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
-        status = main([verb, "--help"])
+        status = main([verb, option])
     if status:
-        raise RuntimeError(f"{verb} --help ended with {status}")
+        raise RuntimeError(f"{verb} {option} ended with {status}")
     return said.getvalue().rstrip().replace(str(Path.cwd()), ".").replace(str(Path.home()), "~")
 
 

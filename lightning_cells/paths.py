@@ -51,7 +51,14 @@ def shipped(name: str | Path) -> Path:
         InputError: if there is no such file.
     """
     package = Path(__file__).resolve().parent
-    for base in (package, package.parent):
+    bases = (package, package.parent)
+    for base in bases:
         if (base / name).exists():
             return base / name
-    raise InputError(f"no file '{name}', neither in the working directory nor shipped with lightning_cells")
+    from difflib import get_close_matches  # only for those who made a mistake
+
+    folders = [base / folder for base in bases for folder in ("conf", "sweeps")]
+    known = [str(path.relative_to(folder.parent)) for folder in folders for path in folder.rglob("*.yaml")]
+    near = get_close_matches(str(name), known, n=1, cutoff=0.7)
+    hint = f": did you mean '{near[0]}'?" if near else ""
+    raise InputError(f"no file '{name}', neither in the working directory nor shipped with lightning_cells{hint}")

@@ -113,8 +113,7 @@ class _Parser(argparse.ArgumentParser):
 def _runner(verb: str) -> Callable[[list[str]], int]:
     """Imports only what this verb needs."""
     if verb in TRAINING:
-        training = import_module("lightning_cells.cli.training")
-        return lambda rest: training.run(verb, rest)
+        return lambda rest: _train(verb, rest)
     if verb not in VERBS:
         from difflib import get_close_matches
 
@@ -143,6 +142,20 @@ def _runner(verb: str) -> Callable[[list[str]], int]:
         return module.run(chosen) or 0
 
     return run
+
+
+def _train(verb: str, rest: list[str]) -> int:
+    """Runs a training verb; what can be told without torch and Lightning does not wait for them."""
+    if {"-h", "--help"} & set(rest):
+        from lightning_cells.cli.training_help import short_help
+
+        print(short_help(verb))
+        return 0
+    from lightning_cells.cli.parsing import check_configurations
+
+    check_configurations(rest)
+    training = import_module("lightning_cells.cli.training")
+    return training.run(verb, ["--help" if word == "--help-all" else word for word in rest])
 
 
 def _overview() -> str:

@@ -32,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the verb."""
+    from lightning_cells.cli.parsing import check_configurations
+
+    check_configurations(args.passed_on)
     from lightning_cells.cli.resolving import Resolver
     from lightning_cells.experiments.cross_validation import cross_validate
 

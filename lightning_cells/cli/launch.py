@@ -7,7 +7,7 @@ and after the loss of a node, it continues the same MLflow run. torchrun is for 
 command on each of them. If a process dies, all are started again and continue the same MLflow run.
 
 lightning-cells launch slurm --nodes 2 --processes 4 --time 24:00:00 -- fit -c conf/method/rshn/paper.yaml
-lightning-cells launch torchrun --nodes 2 --processes 8 --head node1 --dry-run -- fit -c conf/method/rshn/paper.yaml
+lightning-cells launch torchrun --nodes 2 --processes 8 --head node1 --job mine -- fit -c conf/method/rshn/paper.yaml
 """
 
 import argparse
@@ -18,6 +18,7 @@ import sys
 import uuid
 from pathlib import Path
 
+from lightning_cells.cli.parsing import check_configurations
 from lightning_cells.errors import InputError
 from lightning_cells.paths import DATA_VARIABLE, HOME_VARIABLE, data_dir, output_dir
 
@@ -76,6 +77,7 @@ def recipe(args: argparse.Namespace) -> str:
             raise InputError(f"--{name} {getattr(args, name)}: must be at least 1")
     if args.words[0] != "fit":
         raise InputError(f"{args.words[0]}: only fit is launched: lightning-cells launch {args.system} -- fit ...")
+    check_configurations(args.words[1:])
     for name in _OURS:
         if any(word.partition("=")[0] == f"--{name}" for word in args.words):
             raise InputError(f"--{name}: follows from --nodes, --processes and --accelerator: leave it out")

@@ -50,6 +50,17 @@ def shipped_configurations(args: list[str]) -> list[str]:
     return found
 
 
+def check_configurations(args: list[str]) -> None:
+    """Looks at the configuration files that the words name, before anything heavy is imported for them.
+
+    Raises:
+        InputError: if one is missing, or is no mapping in valid YAML.
+    """
+    for _, option, value in _options(shipped_configurations(args)):
+        if option in ("-c", "--config"):
+            _read(value)
+
+
 def given(args: list[str], name: str) -> str | None:
     """Returns what the option `name` will be, from the command line or a configuration file; the last one counts.
 

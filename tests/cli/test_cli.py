@@ -1,10 +1,14 @@
 """The verbs of the command line: what they do, their exit statuses, and that nothing heavy is imported."""
 
+import argparse
 import itertools
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -42,9 +46,40 @@ def test_help_of_each_verb(verb: str, capfd: Capture) -> None:
     said = say(capfd, verb, "--help")
     assert (said.status, said.err) == (0, "")
     assert "--output_dir" in said.out
-    if verb in TRAINING:
+    assert f"lightning-cells {verb}" in said.out.partition("\n")[2], "an example"
+
+
+@pytest.mark.parametrize("verb", TRAINING)
+def test_help_of_trainings(verb: str, capfd: Capture) -> None:
+    """The short one fits a screen, and has nothing that the whole one does not."""
+    short, whole = say(capfd, verb, "--help"), say(capfd, verb, "--help-all")
+    assert (whole.status, whole.err) == (0, "")
+    for said in (short, whole):
         assert said.out.startswith(f"usage: lightning-cells {verb} [-c FILE ...] [--option VALUE ...]\n")
-        assert all(option in said.out for option in ("--data.root", "--model", "--ckpt_path", "--print_config"))
+        assert all(option in said.out for option in ("--data.root", "--model", "--print_config"))
+    assert "--ckpt_path" in whole.out
+    assert short.out.count("\n") <= 24
+    assert max(map(len, short.out.splitlines())) <= 120
+    options = set(re.findall(r"(?<![\w-])--[a-z_.]*[a-z]", short.out))
+    assert {option for option in options if option not in whole.out} <= {
+        "--model.lr",
+        "--model.loss",
+        "--model.decoder",
+    }
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_examples_of_the_help(verb: str) -> None:
+    """They are what the verb takes."""
+    module = import_module(f"lightning_cells.cli.{verb.replace('-', '_')}")
+    parser = argparse.ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    module.add_arguments(parser)
+    examples = re.findall(r"^ *lightning-cells (\S+) ?(.*)$", module.__doc__, re.MULTILINE)
+    assert verb in dict(examples)
+    for name, words in examples:
+        if name == verb:
+            _, others = parser.parse_known_args(shlex.split(words))
+            assert not others or module.PASSES_ON
 
 
 def test_module_is_the_command() -> None:
@@ -61,6 +96,29 @@ def test_help_imports_nothing_heavy() -> None:
         "print(sorted({'torch', 'mlflow', 'lightning', 'numpy'} & set(sys.modules)), status)"
     )
     assert run_python("-c", code).out.endswith("[] 0\n")
+
+
+HEAVY = "{'torch', 'mlflow', 'lightning', 'skimage'}"
+
+
+def test_help_of_a_verb_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, lightning_cells.cli as cli\n"
+        "for verb in (*cli.TRAINING, *cli.VERBS):\n"
+        f"    cli.main([verb, '--help']); print('heavy', verb, sorted({HEAVY} & set(sys.modules)))"
+    )
+    told = [line.split(maxsplit=2) for line in run_python("-c", code).out.splitlines() if line.startswith("heavy ")]
+    assert {verb: modules for _, verb, modules in told} == dict.fromkeys((*TRAINING, *VERBS), "[]")
+
+
+@pytest.mark.parametrize("words", [["fit"], ["cross-validate"], ["launch", "slurm", "--dry-run", "--", "fit"]])
+def test_a_file_that_is_not_there_is_told_before_anything_heavy_is_imported(words: list[str]) -> None:
+    words = [*words, "-c", "conf/method/ulstm/tinny.yaml"]
+    code = f"import sys, lightning_cells.cli as cli; cli.main({words!r}); print(sorted({HEAVY} & set(sys.modules)))"
+    said = run_python("-c", code)
+    assert said.out == "[]\n", "no script, either"
+    assert "no file 'conf/method/ulstm/tinny.yaml'" in said.err
+    assert said.err.endswith("did you mean 'conf/method/ulstm/tiny.yaml'?\n")
 
 
 @pytest.mark.parametrize(("verb", "near"), [("fti", "fit"), ("simulat", "simulate"), ("predicted", "predict")])
