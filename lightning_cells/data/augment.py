@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from lightning_cells.data import deformation
-from lightning_cells.data.intensity import smooth_labels
+from lightning_cells.data.intensity import GROUND, smooth_labels
 from lightning_cells.data.sampling import Point
 from lightning_cells.errors import InputError
 
@@ -51,6 +51,11 @@ class Augmentation:
             deviation ("normal"); 0 for none.
         elastic_grid: control points per axis of the cubic B-spline: segments plus 3, so at least 4.
         elastic_distribution: of the displacements.
+        elastic_times: control points over a clip, at least 4: the displacement changes from frame to frame; 1 keeps it.
+        overhang: how far a crop may reach beyond the frame, as a part of the frame's sides: frames are mirrored there,
+            and labels unknown.
+        unknown_border: width of the frame's margin, in pixels, whose background counts as unknown: truth of the Cell
+            Tracking Challenge leaves out cells there (its field of interest, see `Decoder.border`).
         label_smoothing: standard deviation by which outlines of cells are smoothed, in pixels of the crop
             (`data.intensity.smooth_labels`).
         intensity_scale: range of the factor on normalised intensities.
@@ -59,6 +64,9 @@ class Augmentation:
         frame_jitter: largest further shift, and relative change of scale, of each frame by itself.
         noise: largest standard deviation of Gaussian noise.
         blur: largest standard deviation of a Gaussian blur, in pixels.
+        shading: largest standard deviation of the logarithm of a smooth factor on what lies above the background, the
+            same in all frames: cells that are all alike come out dim beside bright.
+        shading_grid: points per axis that the factor is drawn at; in between it is smooth.
 
     Raises:
         InputError: if a value is out of range.
@@ -74,6 +82,9 @@ class Augmentation:
     elastic: float = 0.0
     elastic_grid: int = 6
     elastic_distribution: deformation.Distribution = "uniform"
+    elastic_times: int = 1
+    overhang: float = 0.0
+    unknown_border: int = 0
     label_smoothing: float = 0.0
     intensity_scale: tuple[float, float] = (1.0, 1.0)
     intensity_shift: float = 0.0
@@ -81,6 +92,8 @@ class Augmentation:
     frame_jitter: float = 0.0
     noise: float = 0.0
     blur: float = 0.0
+    shading: float = 0.0
+    shading_grid: int = 5
 
     def __post_init__(self) -> None:
         if self.crop is not None and self.crop < 1:
@@ -93,16 +106,23 @@ class Augmentation:
             "translation",
             "rotation",
             "elastic",
+            "overhang",
+            "unknown_border",
             "label_smoothing",
             "intensity_shift",
             "frame_jitter",
             "noise",
             "blur",
+            "shading",
         ):
             if not getattr(self, name) >= 0:
                 raise InputError(f"data.augmentation.{name}={getattr(self, name)}: must be 0 or more")
         if self.elastic_grid < 4:
             raise InputError(f"data.augmentation.elastic_grid={self.elastic_grid}: must be 4 or more (cubic spline)")
+        if self.elastic_times != 1 and self.elastic_times < 4:
+            raise InputError(f"data.augmentation.elastic_times={self.elastic_times}: must be 1, or 4 or more")
+        if self.shading_grid < 2:
+            raise InputError(f"data.augmentation.shading_grid={self.shading_grid}: must be 2 or more")
 
 
 class RandomTurn(A.RandomRotate90):
@@ -171,11 +191,15 @@ class ClipAugmentation:
         self._transforms.set_random_state(rng, python_rng)
 
         size = (int(frames.shape[1]), int(frames.shape[2]))
-        where = deformation.sampling(self._draw_map(size, centre, rng), size)
-        clip = deformation.resample_frames(frames, indices, where)
+        grids = self._draw_maps(size, len(indices), centre, rng)
+        maps = [deformation.sampling(grid, size) for grid in grids]
+        clip = deformation.resample_frames(frames, indices, maps)
         labels, classes = (
-            None if truth is None else deformation.resample_labels(truth, indices, where) for truth in (labels, classes)
+            None if truth is None else deformation.resample_labels(truth, indices, maps) for truth in (labels, classes)
         )
+        if labels is not None and self.settings.unknown_border:
+            margin = np.stack([_in_margin(grid, size, self.settings.unknown_border) for grid in grids])
+            labels[(labels == 0) & margin] = deformation.UNKNOWN
         if self._transforms.transforms:
             clip, labels, classes = self._transform(clip, labels, classes)
         if labels is not None:
@@ -191,8 +215,10 @@ class ClipAugmentation:
         changed = self._transforms(images=(clip - low) / span, masks=labels, classes=classes)
         return changed["images"] * span + low, changed["masks"], changed["classes"]
 
-    def _draw_map(self, size: tuple[int, int], centre: Point | None, rng: np.random.Generator) -> np.ndarray:
-        """Draws crop, flips, turns, rotation, scale and spline as one map."""
+    def _draw_maps(
+        self, size: tuple[int, int], frames: int, centre: Point | None, rng: np.random.Generator
+    ) -> list[np.ndarray]:
+        """Draws crop, flips, turns, rotation, scale and spline as one map, or one for each frame."""
         settings = self.settings
         shape = size if settings.crop is None else (settings.crop, settings.crop)
         if centre is not None and settings.translation:
@@ -200,8 +226,8 @@ class ClipAugmentation:
             centre = (centre[0] + shift[0], centre[1] + shift[1])
         origin = []
         for axis in range(2):
-            room = size[axis] - shape[axis]
-            low, high = min(room, 0), max(room, 0)
+            room, over = size[axis] - shape[axis], round(settings.overhang * size[axis])
+            low, high = min(room, 0) - over, max(room, 0) + over
             if centre is None:
                 origin.append(int(rng.integers(low, high + 1)))
             else:
@@ -209,12 +235,13 @@ class ClipAugmentation:
         angle = rng.uniform(-settings.rotation, settings.rotation)
         factors = rng.uniform(*settings.scale) * rng.uniform(*settings.stretch, size=2)
         matrix = deformation.linear_part(angle, (factors[0], factors[1])) @ self._draw_symmetry(shape)
-        field = None
-        if settings.elastic > 0:
-            field = deformation.spline_field(
-                shape, settings.elastic_grid, rng, settings.elastic, settings.elastic_distribution
-            )
-        return deformation.sampling_map(shape, (origin[0], origin[1]), matrix, field)
+        fields: list[np.ndarray | None] = [None]
+        spline = (settings.elastic_grid, rng, settings.elastic, settings.elastic_distribution)
+        if settings.elastic > 0 and settings.elastic_times > 1:
+            fields = [*deformation.spline_fields(frames, shape, settings.elastic_times, *spline)]
+        elif settings.elastic > 0:
+            fields = [deformation.spline_field(shape, *spline)]
+        return [deformation.sampling_map(shape, (origin[0], origin[1]), matrix, field) for field in fields]
 
     def _draw_symmetry(self, shape: tuple[int, int]) -> np.ndarray:
         """Draws flips and turns as a (2, 2) signed permutation of rows and columns.
@@ -226,6 +253,12 @@ class ClipAugmentation:
         return np.stack([steps[:, 1, 0] - steps[:, 0, 0], steps[:, 0, 1] - steps[:, 0, 0]], axis=1)
 
 
+def _in_margin(grid: np.ndarray, size: tuple[int, int], width: int) -> np.ndarray:
+    """Which pixels of a crop come from within so many pixels of the frame's sides, bool (h, w)."""
+    inside = [(width <= at) & (at <= length - 1 - width) for at, length in zip(np.rint(grid), size, strict=True)]
+    return ~(inside[0] & inside[1])
+
+
 def _vary_intensity(clip: np.ndarray, settings: Augmentation, rng: np.random.Generator) -> np.ndarray:
     """Changes intensities of a (T, H, W) float32 clip in place; albumentations would clip them to [0, 1]."""
     gamma = rng.uniform(*settings.gamma)
@@ -235,6 +268,11 @@ def _vary_intensity(clip: np.ndarray, settings: Augmentation, rng: np.random.Gen
         np.power(clip, np.float32(gamma), out=clip)
         clip *= span
         clip += low
+    if settings.shading > 0:
+        ground = np.quantile(clip, GROUND)
+        clip -= ground
+        clip *= _shade(clip.shape[1:], settings, rng)
+        clip += ground
     sigma = rng.uniform(0, settings.blur)
     if sigma > 0:
         for frame in clip:
@@ -251,3 +289,9 @@ def _vary_intensity(clip: np.ndarray, settings: Augmentation, rng: np.random.Gen
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))  # torch's normals cost a third of numpy's
         torch.from_numpy(clip).add_(torch.randn(clip.shape, generator=generator), alpha=rng.uniform(0, settings.noise))
     return clip
+
+
+def _shade(shape: tuple[int, ...], settings: Augmentation, rng: np.random.Generator) -> np.ndarray:
+    """A smooth factor, float32 (H, W), whose logarithm varies about 0."""
+    points = rng.normal(0, rng.uniform(0, settings.shading), (settings.shading_grid,) * 2)
+    return np.exp(cv2.resize(points.astype(np.float32), shape[::-1], interpolation=cv2.INTER_CUBIC))

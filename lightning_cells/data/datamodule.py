@@ -46,6 +46,8 @@ class SequenceDataModule(LightningDataModule):
         normalisation: per frame: ``zscore``, ``log_zscore`` (of log(1 + intensity)), or ``percentile`` (0.1 and 99.9
             to -1 and 1).
         scale: factor by which frames are resampled; results are scaled back.
+        smoothing: standard deviation of a Gaussian by which each frame is smoothed after that and before it is
+            normalised, in pixels; 1 in Payer et al. 2019.
         clip_length: frames per training clip.
         stride: largest temporal stride between the frames of a clip.
         reverse: play half of the clips backwards.
@@ -80,6 +82,7 @@ class SequenceDataModule(LightningDataModule):
         label_kind: Literal["instances", "classes"] = "instances",
         normalisation: Normalisation = "zscore",
         scale: float = 1.0,
+        smoothing: float = 0.0,
         clip_length: int = 5,
         stride: int = 1,
         reverse: bool = True,
@@ -121,6 +124,7 @@ class SequenceDataModule(LightningDataModule):
         self.label_kind = label_kind
         self.normalisation = normalisation
         self.scale = scale
+        self.smoothing = smoothing
         self.clip_length = clip_length
         self.stride = stride
         self.reverse = reverse
@@ -205,14 +209,17 @@ class SequenceDataModule(LightningDataModule):
     def _open(self) -> list[Sequence]:
         root = find_data(self.root)
         if self.layout == "images":
-            return open_images(root, self.normalisation, self.scale, self.label_kind)
+            return open_images(root, self.normalisation, self.scale, self.label_kind, smoothing=self.smoothing)
         names = sequence_names(root)
         if not names:
             raise InputError(
                 f"{root} holds no video in Cell Tracking Challenge layout (folders 01, 02, ... with t000.tif, ...): "
                 "check data.root, or set data.layout=images for still images"
             )
-        return [open_sequence(root, name, self.normalisation, self.scale, self.truth) for name in names]
+        return [
+            open_sequence(root, name, self.normalisation, self.scale, self.truth, smoothing=self.smoothing)
+            for name in names
+        ]
 
     @property
     def fingerprint(self) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lightning_cells.data.ctc import SequenceFiles, merge_identities
 from lightning_cells.data.image_files import read_frame, read_mask
-from lightning_cells.data.intensity import Normalisation, normalise, rescale, rescale_labels
+from lightning_cells.data.intensity import Normalisation, prepare, rescale_labels
 from lightning_cells.data.tracks import Lineage, clip_lineage, read_tracks
 from lightning_cells.errors import InputError
 from lightning_cells.progress import Progress
@@ -24,8 +24,6 @@ ARRAYS: dict[str, np.dtype] = {
 }
 """The arrays of a cache entry; ``frames.bin`` and so on hold nothing but their numbers."""
 
-_LARGEST = float(np.finfo(np.float16).max)
-
 
 def roles(files: SequenceFiles) -> Iterator[tuple[str, Path]]:
     """All files of a video, each with what it stands for."""
@@ -37,15 +35,16 @@ def roles(files: SequenceFiles) -> Iterator[tuple[str, Path]]:
 
 
 def decode(
-    folder: Path, items: list[SequenceFiles], normalisation: Normalisation, scale: float
+    folder: Path, items: list[SequenceFiles], normalisation: Normalisation, scale: float, smoothing: float = 0.0
 ) -> list[dict[str, Any]]:
     """Writes the arrays of all videos, one after another, with one frame in memory at a time.
 
     Args:
         folder: where ``frames.bin`` and, if any video has such truth, ``labels.bin`` and ``classes.bin`` go.
         items: the videos.
-        normalisation: as `normalise`.
-        scale: as `rescale`.
+        normalisation: as `prepare`.
+        scale: as `prepare`.
+        smoothing: as `prepare`.
 
     Returns:
         For each video: first pixel ("start") and "shape" of its arrays, "size" on disk, whether it has
@@ -69,9 +68,9 @@ def decode(
             reader = _Reader(item)
             annotated, shape = [], (0, 0)
             for number in item.frames:
-                frame = normalise(rescale(reader.frame(number), scale), normalisation)
+                frame = prepare(reader.frame(number), normalisation, scale, smoothing)
                 shape = frame.shape
-                pieces = {"frames": frame.clip(-_LARGEST, _LARGEST)}
+                pieces = {"frames": frame}
                 if "labels" in out:
                     pieces["labels"] = rescale_labels(reader.labels(number), scale)
                 if "classes" in out:

@@ -6,13 +6,14 @@ flips, rotation, scale and elastic displacement are all one map, so every frame 
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 import torch
 
 Distribution = Literal["uniform", "normal"]
+T = TypeVar("T")
 
 UNKNOWN = -1  # the label of a pixel that nobody has annotated
 SPLINE_ORDER = 3
@@ -90,6 +91,37 @@ def spline_field(
     return spline_basis(shape[0], control) @ points.astype(np.float32) @ spline_basis(shape[1], control).T
 
 
+def spline_fields(
+    frames: int,
+    shape: tuple[int, int],
+    times: int,
+    control: int,
+    rng: np.random.Generator,
+    amplitude: float,
+    distribution: Distribution = "uniform",
+) -> np.ndarray:
+    """Draws a displacement field for each frame of a clip, a cubic B-spline over time, too.
+
+    The public code of Payer et al. 2019 has 6 x 6 points in space and 4 over a clip.
+
+    Args:
+        frames: of the clip.
+        shape: height and width in pixels.
+        times: control points over the clip, at least 4.
+        control: control points per axis, at least 4.
+        rng: where the draws come from.
+        amplitude: half-width ("uniform") or standard deviation ("normal") of the control points, in pixels.
+        distribution: of the control points.
+
+    Returns:
+        (T, 2, h, w) float32 displacement of rows and columns, in pixels.
+    """
+    size = (times, 2, control, control)
+    points = rng.uniform(-amplitude, amplitude, size) if distribution == "uniform" else rng.normal(0, amplitude, size)
+    at_frames = np.tensordot(spline_basis(frames, times), points.astype(np.float32), axes=1)
+    return spline_basis(shape[0], control) @ at_frames @ spline_basis(shape[1], control).T
+
+
 def linear_part(angle: float, scale: tuple[float, float]) -> np.ndarray:
     """Returns the (2, 2) matrix from offsets in the crop to offsets in the frame, rows before columns.
 
@@ -157,20 +189,20 @@ def sampling(grid: np.ndarray, size: tuple[int, int]) -> Sampling:
     return Sampling(windows[0], windows[1], (inside[0], inside[1]), (beyond[0], beyond[1]))
 
 
-def resample_frames(video: np.ndarray, indices: Sequence[int], where: Sampling) -> np.ndarray:
+def resample_frames(video: np.ndarray, indices: Sequence[int], maps: Sequence[Sampling]) -> np.ndarray:
     """Reads frames linearly at a map, one frame's window at a time.
 
     Args:
         video: (T, H, W) float16 or float32, may be memory-mapped; only the window is read.
         indices: frames to take.
-        where: from `sampling`.
+        maps: from `sampling`, one for all frames, or one for each.
 
     Returns:
         (t, h, w) float32.
     """
-    rows, columns = where.frames
-    out = np.empty((len(indices), *rows.shape), np.float32)
-    for target, index in zip(out, indices, strict=True):
+    out = np.empty((len(indices), *maps[0].frames[0].shape), np.float32)
+    for target, index, where in zip(out, indices, _of_each(maps, len(indices)), strict=True):
+        rows, columns = where.frames
         window = np.asarray(video[index, where.rows, where.columns])
         if window.dtype == np.float16:  # by torch, which converts three times as fast as numpy
             window = torch.from_numpy(window.copy()).float().numpy()
@@ -178,21 +210,29 @@ def resample_frames(video: np.ndarray, indices: Sequence[int], where: Sampling) 
     return out
 
 
-def resample_labels(video: np.ndarray, indices: Sequence[int], where: Sampling) -> np.ndarray:
+def resample_labels(video: np.ndarray, indices: Sequence[int], maps: Sequence[Sampling]) -> np.ndarray:
     """Reads labels at the nearest pixels of a map; every value survives, none is invented.
 
     Args:
         video: (T, H, W) int32 or int8, may be memory-mapped; only the window is read.
         indices: frames to take.
-        where: from `sampling`.
+        maps: from `sampling`, one for all frames, or one for each.
 
     Returns:
         (t, h, w) of the same dtype, `UNKNOWN` beyond the image.
     """
-    rows, columns = where.labels
-    nearest, _ = cv2.convertMaps(columns, rows, cv2.CV_16SC2, nninterpolation=True)  # round once, not per frame
-    out = np.empty((len(indices), *rows.shape), video.dtype)
-    for target, index in zip(out, indices, strict=True):
+    rounded = [  # once, not per frame
+        cv2.convertMaps(columns, rows, cv2.CV_16SC2, nninterpolation=True)[0]
+        for rows, columns in (where.labels for where in maps)
+    ]
+    out = np.empty((len(indices), *maps[0].labels[0].shape), video.dtype)
+    each = zip(_of_each(maps, len(indices)), _of_each(rounded, len(indices)), strict=True)
+    for target, index, (where, nearest) in zip(out, indices, each, strict=True):
         window = video[index, where.rows, where.columns].copy()  # in order: faster than remap's own jumps
         cv2.remap(window, nearest, np.empty(0), cv2.INTER_NEAREST, target, cv2.BORDER_CONSTANT, borderValue=UNKNOWN)
     return out
+
+
+def _of_each(maps: Sequence[T], count: int) -> Sequence[T]:
+    """One map for each of some frames, of one for all or of as many."""
+    return maps if len(maps) > 1 else [*maps] * count

@@ -18,6 +18,8 @@ GROUND = 0.05
 FAINT, NOISE = 0.1, 6.0
 """What "signal" counts as one unit of light: that part of the frame's range, or so many deviations of its noise."""
 
+_LARGEST = float(np.finfo(np.float16).max)
+
 
 def normalise(frame: np.ndarray, normalisation: Normalisation) -> np.ndarray:
     """Normalises the intensities of one frame.
@@ -72,6 +74,30 @@ def _signal(frame: np.ndarray) -> np.ndarray:
     result -= np.float32(low)
     result /= np.float32(unit)
     return np.arcsinh(result, out=result)
+
+
+def prepare(frame: np.ndarray, normalisation: Normalisation, scale: float = 1.0, smoothing: float = 0.0) -> np.ndarray:
+    """What networks see of a frame: resampled, smoothed, normalised.
+
+    Args:
+        frame: (H, W) uint8 or uint16.
+        normalisation: as `normalise`.
+        scale: as `rescale`.
+        smoothing: standard deviation of a Gaussian in pixels of the resampled frame; 0 for none. Payer et al. 2019,
+            section 3.1, smooth every input image with 1.
+
+    Returns:
+        (h, w) float32 of `scaled_size`, within the range of half precision.
+
+    Raises:
+        InputError: for a value out of range.
+    """
+    if not 0 <= smoothing < float("inf"):
+        raise InputError(f"data.smoothing={smoothing}: must be a number of pixels, 0 or more")
+    resampled = rescale(frame, scale)
+    if smoothing:
+        resampled = cv2.GaussianBlur(resampled.astype(np.float32), (0, 0), smoothing, borderType=cv2.BORDER_REFLECT_101)
+    return normalise(resampled, normalisation).clip(-_LARGEST, _LARGEST)
 
 
 def noise(frame: np.ndarray) -> float:

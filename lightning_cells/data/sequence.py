@@ -13,11 +13,7 @@ from lightning_cells.data.cache import content_digests, entry, open_array, stamp
 from lightning_cells.data.ctc import SequenceFiles, Truth, find_sequence
 from lightning_cells.data.decode import ARRAYS, FORMAT, decode, roles
 from lightning_cells.data.image_files import read_mask
-from lightning_cells.data.intensity import (
-    Normalisation,
-    normalise,
-    scaled_size,
-)
+from lightning_cells.data.intensity import Normalisation, prepare
 from lightning_cells.data.tracks import Lineage, Track, clip_lineage
 from lightning_cells.errors import InputError
 from lightning_cells.paths import cache_dir
@@ -154,6 +150,7 @@ def open_sequence(
     scale: float = 1.0,
     truth: Truth = "gold",
     cache: Path | None = None,
+    smoothing: float = 0.0,
 ) -> Sequence:
     """Opens one video of a Cell Tracking Challenge data set; the first time it is decoded into the cache.
 
@@ -164,29 +161,34 @@ def open_sequence(
         scale: factor by which frames and masks are resampled.
         truth: whether segmented cells come from ``NN_GT`` or ``NN_ST``.
         cache: folder of the cache; None takes `paths.cache_dir`.
+        smoothing: standard deviation by which each frame is smoothed before, see `prepare`.
 
     Raises:
         InputError: for missing, broken or contradictory files; the message names one.
     """
-    return open_files([find_sequence(Path(root), name, truth)], normalisation, scale, cache)[0]
+    return open_files([find_sequence(Path(root), name, truth)], normalisation, scale, cache, smoothing)[0]
 
 
 def open_files(
-    files: list[SequenceFiles], normalisation: Normalisation, scale: float = 1.0, cache: Path | None = None
+    files: list[SequenceFiles],
+    normalisation: Normalisation,
+    scale: float = 1.0,
+    cache: Path | None = None,
+    smoothing: float = 0.0,
 ) -> list[Sequence]:
     """Opens videos or still images that share one cache entry; arguments and errors as `open_sequence`."""
-    scaled_size((1, 1), scale)  # refuse a bad scale before reading anything
-    normalise(np.zeros((1, 1), np.uint8), normalisation)
+    prepare(np.zeros((1, 1), np.uint8), normalisation, scale, smoothing)  # refuses before anything is read
     cache = cache or cache_dir()
     groups = [list(roles(item)) for item in files]
     paths = [path for group in groups for _, path in group]
     before = stamp(paths)
     digests = content_digests(groups, cache / "digests")
     joint = hashlib.blake2b("".join(digests).encode(), digest_size=16).hexdigest()
-    folder = (cache / f"{joint}-{normalisation}-{float(scale)!r}-v{FORMAT}").absolute()
+    smoothed = f"-{float(smoothing)!r}" if smoothing else ""
+    folder = (cache / f"{joint}-{normalisation}-{float(scale)!r}{smoothed}-v{FORMAT}").absolute()
 
     def build(temporary: Path) -> list[dict[str, Any]]:
-        described = decode(temporary, files, normalisation, scale)
+        described = decode(temporary, files, normalisation, scale, smoothing)
         if stamp(paths) != before:
             raise InputError(f"{paths[0].parent}: its files changed while they were read: try again")
         return described

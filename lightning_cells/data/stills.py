@@ -18,6 +18,7 @@ def open_images(
     scale: float = 1.0,
     labels: LabelKind = "instances",
     cache: Path | None = None,
+    smoothing: float = 0.0,
 ) -> list[Sequence]:
     """Opens the images of ``ROOT/images`` with the labels of the same stem in ``ROOT/labels``.
 
@@ -30,6 +31,7 @@ def open_images(
         labels: whether the label images hold instances (0 background, else ids, which become
             `Sequence.labels`) or semantic classes (0, 1, 2, ..., which become `Sequence.classes`).
         cache: folder of the cache; None takes `paths.cache_dir`.
+        smoothing: standard deviation by which each image is smoothed before, see `prepare`.
 
     Returns:
         One sequence per image, by name; its only frame has number 0.
@@ -55,6 +57,7 @@ def open_images(
         normalisation,
         scale,
         cache,
+        smoothing,
     )
 
 

@@ -36,12 +36,15 @@ class Tiling:
         dispute: an overlap of two instances from different tiles up to this fraction of the smaller one does not
             make them rivals: the earlier one keeps the pixels. The paper's 0 loses cells that touch where tiles
             disagree on their outline by a pixel.
+        pieces: whether cells too large for a tile are pieced together; else those cut off by a tile's inner side are
+            dropped, as in the paper.
     """
 
     tile: int = 256
     overlap: int = 128
     margin: int = 48
     dispute: float = 0.25
+    pieces: bool = True
 
     def __post_init__(self) -> None:
         """Check the options.
@@ -100,7 +103,7 @@ class Tiling:
             for side in sides:
                 whole[local[side]] = False
             central[local[self._interior(tile, size)]] = True
-            if sides:
+            if sides and self.pieces:
                 cut = np.flatnonzero((areas > 0) & ~whole)
                 pieces += [(tile, local, areas, label) for label in self._too_large(local, cut[cut > 0], tile, size)]
             whole[0] = False

@@ -19,8 +19,9 @@ from lightning_cells.data.clips import Chunk, Target
 from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.data.sequence import Sequence, typical_diameter
 from lightning_cells.data.tracks import Lineage, clip_lineage
+from lightning_cells.errors import InputError
 from lightning_cells.instances.linkers import Linker
-from lightning_cells.methods.loading import SETTINGS
+from lightning_cells.methods.loading import PREPARATION, SETTINGS
 from lightning_cells.methods.optimisation import Optimization
 from lightning_cells.methods.short_options import complete
 from lightning_cells.metrics.ctc_measures import CTCMatcher
@@ -168,7 +169,7 @@ class CellMethod(LightningModule, ABC):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         checkpoint[SETTINGS] = {
             "method": f"{type(self).__module__}.{type(self).__qualname__}",
-            "data": {} if data is None else {"normalisation": data.normalisation, "scale": data.scale},
+            "data": {} if data is None else {name: getattr(data, name) for name in PREPARATION},
             "diameter": self._cell_diameter,
         }
 
@@ -191,7 +192,18 @@ class CellMethod(LightningModule, ABC):
         return self._score(chunk, self.test_measures)
 
     def predict_step(self, chunk: Chunk, batch_idx: int) -> Tracked:
-        """Tracks a chunk."""
+        """Tracks a chunk.
+
+        Raises:
+            InputError: if the first chunk of a longer video has too few frames for the method's start: the result would
+                depend on the size of chunks.
+        """
+        needed = self.first_chunk
+        if chunk.first and 0 < len(chunk.frames) < min(needed, len(chunk.sequence)):
+            raise InputError(
+                f"data.chunk={len(chunk.frames)}: {type(self).__name__} starts with {needed} frames: set data.chunk to "
+                "as many or more"
+            )
         if chunk.first or self._video is None:
             self._video = self.open_video(chunk.sequence.size, chunk.sequence.numbers[0])
             self._returned = 0

@@ -9,26 +9,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_cells.data.intensity import Normalisation, normalise, rescale, scaled_size
+from lightning_cells.data.intensity import Normalisation, prepare
 from lightning_cells.errors import InputError, one_line
 from lightning_cells.methods.base import CellMethod
 from lightning_cells.methods.loading import SETTINGS, read_checkpoint, settings_of
 
-_LARGEST = float(np.finfo(np.float16).max)
-
 
 class Preprocessing(NamedTuple):
-    """What is done to each frame before a method sees it: see `normalise` and `rescale`.
+    """What is done to each frame before a method sees it: see `prepare`.
 
     Attributes:
         normalisation: of intensities.
         scale: of both sides.
         diameter: of the training's typical cell after that, in pixels; None where a checkpoint does not remember it.
+        smoothing: standard deviation of a Gaussian in pixels, between the two.
     """
 
     normalisation: Normalisation
     scale: float
     diameter: float | None = None
+    smoothing: float = 0.0
 
     @property
     def cell_area(self) -> float | None:
@@ -41,10 +41,7 @@ class Preprocessing(NamedTuple):
         Returns:
             float32 (T, 1, h, w), rounded to half precision.
         """
-        ready = []
-        for frame in frames:
-            normalised = normalise(rescale(frame, self.scale), self.normalisation)
-            ready.append(normalised.clip(-_LARGEST, _LARGEST).astype(np.float16))
+        ready = [prepare(frame, self.normalisation, self.scale, self.smoothing).astype(np.float16) for frame in frames]
         return torch.from_numpy(np.stack(ready)[:, None].astype(np.float32))
 
 
@@ -72,14 +69,13 @@ def load_method(path: Path) -> tuple[CellMethod, Preprocessing]:
 
 def _diameter(checkpoint: dict) -> float | None:
     known = checkpoint[SETTINGS].get("diameter")
-    return float(known) if isinstance(known, float) and 0 < known < _LARGEST else None
+    return float(known) if isinstance(known, float) and 0 < known < float("inf") else None
 
 
 def _preprocessing(data: dict, path: Path) -> Preprocessing:
     try:
-        known = Preprocessing(data["normalisation"], float(data["scale"]))
-        normalise(np.zeros((1, 1), np.uint8), known.normalisation)
-        scaled_size((1, 1), known.scale)
+        known = Preprocessing(data["normalisation"], float(data["scale"]), smoothing=float(data.get("smoothing", 0.0)))
+        prepare(np.zeros((1, 1), np.uint8), known.normalisation, known.scale, known.smoothing)
     except (KeyError, TypeError, ValueError):
         raise InputError(
             f"{path} does not remember how frames were prepared: take one that lightning-cells fit wrote"

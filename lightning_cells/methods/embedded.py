@@ -20,9 +20,9 @@ from lightning_cells.networks.hourglass import StackedHourglass
 class EmbeddedVideo(Video):
     """Embeddings of windows -> cells of pairs of frames -> tracks.
 
-    Each frame ends a window of the frames before it, which the network sees from a state of zero; the cells of its
-    last two frames are linked with those of the window before. Windows of a tile share the contracting path of their
-    frames; between calls only the window's frames are kept.
+    Each frame but the first ends a window of the frames before it, which the network sees from a state of zero; the
+    cells of its last two frames are linked with those of the window before. Windows of a tile share the contracting
+    path of their frames; between calls only the window's frames are kept.
 
     Args:
         network: embeds the end of a window.
@@ -62,7 +62,8 @@ class EmbeddedVideo(Video):
         """Finds the cells of the next frames, float32 (T, 1, h, w).
 
         Returns:
-            For each of them int32 (2, h, w): the cells of the frame before and of this one; (1, h, w) for the first.
+            For each of them int32 (2, h, w), the cells of the frame before and of this one: for the first frames of a
+            video one array less than there are frames, and (1, h, w) for a frame that is alone.
         """
         empty = [True, *(is_empty(frame) for (frame,) in frames)]
         if self.state is not None and len(self.state):
@@ -71,8 +72,8 @@ class EmbeddedVideo(Video):
         for number, embeddings in self.embeddings(frames):
             found[number].append(self._decoder(embeddings))
         size = (frames.shape[-2], frames.shape[-1])
-        pairs = [self._tiling.merge(labels, size) for labels in found]
-        for pair, of_pair in zip(pairs, pairwise(empty), strict=True):
+        pairs = [self._tiling.merge(labels, size) for labels in found if labels]
+        for pair, of_pair in zip(pairs, list(pairwise(empty))[-len(pairs) :], strict=True):
             pair[list(of_pair[-len(pair) :])] = 0
         return pairs
 
@@ -82,16 +83,19 @@ class EmbeddedVideo(Video):
 
         Yields:
             Which of the frames ends the window, and float32 (2, D, h, w) embeddings of a tile in the last two frames of
-            that window, (1, D, h, w) for the first frame of the video: for each frame all tiles, in their order.
+            that window: for each frame all tiles, in their order. The first frame of a video ends no window, its cells
+            are those of its pair with the second; if it comes alone, (1, D, h, w).
         """
         known = 0 if self.state is None else len(self.state)
         frames = frames if self.state is None else torch.cat([self.state, frames])
-        ends = range(known + 1, len(frames) + 1)
+        alone = len(frames) == 1
+        ends = range(known + 1 if known or alone else 2, len(frames) + 1)
         layout = self._tiling.layout((frames.shape[-2], frames.shape[-1]))
         for first in range(0, len(layout), self._tile_batch):
-            for number, tiles in enumerate(self._windows(frames, layout[first : first + self._tile_batch], ends)):
+            windows = self._windows(frames, layout[first : first + self._tile_batch], ends)
+            for end, tiles in zip(ends, windows, strict=True):
                 for tile in tiles:
-                    yield number, tile.float()
+                    yield end - 1 - known, tile.float()
         # a copy: a view would keep, and save, the whole chunk
         self.state = (frames[-(self._window - 1) :] if self._window > 1 else frames[:0]).clone()
 

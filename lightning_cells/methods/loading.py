@@ -10,6 +10,8 @@ from lightning_cells.errors import InputError
 from lightning_cells.methods.short_options import complete_model
 
 SETTINGS = "lightning_cells"
+PREPARATION = ("normalisation", "scale", "smoothing")
+"""What is remembered of the data module: how frames are prepared."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -96,6 +96,11 @@ class RSHN(CellMethod):
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(clip.frames))
         return loss
 
+    @property
+    def first_chunk(self) -> int:
+        """How many frames the first chunk of a video needs, if the video has as many: the first is seen in a pair."""
+        return 2
+
     def open_video(self, size: tuple[int, int], first_frame: int = 0) -> EmbeddedVideo:
         """Returns a fresh state for a video whose frames are (H, W) `size` on disk, numbered from `first_frame`."""
         return EmbeddedVideo(

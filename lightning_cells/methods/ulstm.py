@@ -8,11 +8,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_cells.data.clips import Chunk, Clip
+from lightning_cells.data.clips import Clip
 from lightning_cells.errors import InputError
 from lightning_cells.instances.components import Decoder, SeedDecoder
 from lightning_cells.instances.linkers import Linker, Overlap
-from lightning_cells.methods.base import CellMethod, Tracked
+from lightning_cells.methods.base import CellMethod
 from lightning_cells.methods.colours import class_colours
 from lightning_cells.methods.lanes import Lanes
 from lightning_cells.methods.objectives import Objective, ThreeClass, truth
@@ -124,21 +124,6 @@ class ULSTM(CellMethod):
     def first_chunk(self) -> int:
         """How many frames the first chunk of a video needs, if the video has as many: those of the warm-up, too."""
         return 1 + self.hparams["warm_up_frames"]
-
-    def predict_step(self, chunk: Chunk, batch_idx: int) -> Tracked:
-        """Tracks a chunk.
-
-        Raises:
-            InputError: if the first chunk of a longer video has too few frames for the warm-up: the result would depend
-                on the size of chunks.
-        """
-        needed = self.first_chunk
-        if chunk.first and 0 < len(chunk.frames) < min(needed, len(chunk.sequence)):
-            raise InputError(
-                f"data.chunk={len(chunk.frames)}: model.warm_up_frames={needed - 1} needs chunks of {needed} frames: "
-                "set larger chunks or a shorter warm-up"
-            )
-        return super().predict_step(chunk, batch_idx)
 
     def open_video(self, size: tuple[int, int], first_frame: int = 0) -> SegmentedVideo:
         """Returns a fresh state for a video whose frames are (H, W) `size` on disk, numbered from `first_frame`."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from lightning_cells.networks import deeplab, gruunet, rib_cage, tiramisu, unet
+from lightning_cells.networks import deeplab, gruunet, hourglass, rib_cage, tiramisu, unet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +96,27 @@ class Estimator(Architecture):
     def build(self, classes: int) -> rib_cage.Estimator:
         """Returns a fresh network: float32 (B, 1, H, W) frames of any size -> (B, `classes`, H, W) logits."""
         return rib_cage.Estimator(classes, self.filters, self.kernels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hourglass(Architecture):
+    """RSHN's stacked hourglass without recurrence; see `hourglass.HourglassSegmenter`.
+
+    Attributes:
+        features: channels of every hidden layer.
+        levels: resolutions of an hourglass.
+        embedding: channels that one hourglass hands to the next.
+        stacks: number of hourglasses.
+    """
+
+    features: int = 64
+    levels: int = 7
+    embedding: int = 16
+    stacks: int = 2
+
+    def build(self, classes: int) -> nn.Module:
+        """Returns a fresh network: float32 (B, 1, H, W) frames of any size -> (B, `classes`, H, W) logits."""
+        return hourglass.HourglassSegmenter(classes, self.features, self.levels, self.embedding, self.stacks)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -156,6 +156,7 @@ class StackedHourglass(nn.Module):
             ``"volumetric"`` does the same, and makes every 3x3 convolution a 3x3x3 one over the frames of the clip,
             with pooling in the frame's plane alone.
         recompute: keep only what goes into the GRUs, and run them again in the backward pass.
+        outputs: channels of the last hourglass's result, where that is no embedding; ``None`` for `embedding`.
 
     Raises:
         InputError: a number is not positive, or `temporal` is unknown.
@@ -169,6 +170,7 @@ class StackedHourglass(nn.Module):
         stacks: int = 2,
         temporal: Temporal = "recurrent",
         recompute: bool = False,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
         for name, number in {"features": features, "levels": levels, "embedding": embedding, "stacks": stacks}.items():
@@ -179,9 +181,10 @@ class StackedHourglass(nn.Module):
                 f"temporal {temporal!r} of the stacked hourglass: use recurrent, volumetric or single-frame"
             )
         self.temporal = temporal
+        results = [embedding] * (stacks - 1) + [outputs or embedding]
         self.stacks = nn.ModuleList(
-            Hourglass(1 + embedding if number else 1, features, levels, embedding, temporal, recompute)
-            for number in range(stacks)
+            Hourglass(1 + embedding if number else 1, features, levels, result, temporal, recompute)
+            for number, result in enumerate(results)
         )
 
     def forward(
@@ -245,6 +248,28 @@ class StackedHourglass(nn.Module):
             embeddings.append(stack.expand(levels, last if final else None))
             states.append(after)
         return embeddings, cast(HourglassState, tuple(states)) if self.temporal == "recurrent" else None
+
+
+class HourglassSegmenter(nn.Module):
+    """The stacked hourglass without recurrence, which gives classes in place of embeddings.
+
+    With it Payer et al. 2019, section 5.1, compare their loss with a cross entropy on the same network.
+
+    Args:
+        classes: channels of the result.
+        features: see `StackedHourglass`, as are the others.
+        levels: of an hourglass.
+        embedding: channels between hourglasses.
+        stacks: number of hourglasses.
+    """
+
+    def __init__(self, classes: int, features: int = 64, levels: int = 7, embedding: int = 16, stacks: int = 2) -> None:
+        super().__init__()
+        self.network = StackedHourglass(features, levels, embedding, stacks, "single-frame", outputs=classes)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Class scores of frames of any size: float32 (B, 1, H, W) -> (B, classes, H, W) logits."""
+        return self.network(frames[:, None])[0][-1][:, 0]
 
 
 def _unit(embeddings: Tensor) -> Tensor:

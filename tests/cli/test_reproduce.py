@@ -160,3 +160,24 @@ def test_every_row_of_a_shipped_table_is_a_command(name: str, scale: Any, resolv
             seen.add((job.row, job.data))
             for words in {job.fit, *job.tests.values()}:
                 resolver.resolve(list(words))
+
+
+@pytest.mark.parametrize("scale", ["tiny", "paper"])
+def test_the_losses_on_fibres_differ_in_nothing_else(scale: Any, resolver: Resolver) -> None:
+    """Payer et al. 2019, section 5.1: the same network, and all that it is trained with."""
+    jobs = {job.row: job for job in jobs_of(read_table("rshn-fibres"), scale, {})}
+    ours, theirs = (
+        yaml.safe_load(resolver.text([*jobs[row].fit])) for row in ("cosine embeddings", "weighted cross entropy")
+    )
+    for config in (ours, theirs):
+        config["data"].pop("chunk")  # what is in memory at inference
+    assert ours["data"] == theirs["data"]
+    assert ours["trainer"] == theirs["trainer"]
+    hourglass, other = ours["model"]["init_args"], theirs["model"]["init_args"]
+    assert hourglass["temporal"] == "single-frame"
+    sizes = other["network"]["init_args"]
+    assert sizes == {name: hourglass[name] for name in sizes}
+    rates = [{**method["optimization"]} for method in (hourglass, other)]
+    assert [rate.pop("weight_decay") or 0 for rate in rates] in ([0, 0], [1e-5, 1e-5])
+    assert rates[0] == rates[1]
+    assert hourglass["decoder"]["min_size"] == other["decoder"]["init_args"]["min_size"]

@@ -2,6 +2,8 @@ import os
 import pickle
 import random
 import tracemalloc
+from dataclasses import replace
+from itertools import pairwise
 
 import albumentations as A
 import numpy as np
@@ -320,3 +322,43 @@ def test_settings_are_a_section_of_a_command_line():
 def test_values_out_of_range_are_named(name, value):
     with pytest.raises(InputError, match=rf"^data\.augmentation\.{name}=[^\n]*: must be [^\n]+$"):
         Augmentation(**{name: value})
+
+
+def test_a_field_over_time_moves_each_frame_by_itself():
+    rng = np.random.default_rng(0)
+    still = np.repeat(rng.normal(size=(1, 80, 80)).astype(np.float32), 6, axis=0)
+    settings = Augmentation(crop=48, flip=False, rot90=False, elastic=8, elastic_times=4)
+    frames, labels, _ = ClipAugmentation(settings)(still, (still > 1).astype(np.int32), None, range(6), None, 3)
+    assert all(not np.allclose(before, after) for before, after in pairwise(frames))
+    for frame, cells in zip(frames, labels, strict=True):  # labels move as frames do
+        assert frame[cells > 0].mean() > frame[cells == 0].mean() + 0.8
+    steady = ClipAugmentation(replace(settings, elastic_times=1))(still, None, None, range(6), None, 3)[0]
+    assert all(np.array_equal(before, after) for before, after in pairwise(steady))
+
+
+def test_crops_that_hang_over_are_mirrored_and_unknown_beyond_the_frame():
+    video = np.arange(1, 101, dtype=np.float32).reshape(1, 10, 10)
+    augmented = ClipAugmentation(Augmentation(crop=10, flip=False, rot90=False, overhang=0.5))
+    origins = set()
+    for seed in range(400):
+        frames, labels, _ = augmented(video, video.astype(np.int32), None, [0], None, seed)
+        padded = np.pad(video[0], 5, mode="reflect")
+        known = np.pad(video[0].astype(np.int32), 5, constant_values=-1)
+        places = [
+            (y, x) for y in range(11) for x in range(11) if np.array_equal(padded[y : y + 10, x : x + 10], frames[0])
+        ]
+        assert any(np.array_equal(known[y : y + 10, x : x + 10], labels[0]) for y, x in places)
+        origins |= set(places)
+    assert {(0, 0), (10, 10), (0, 10)} <= origins
+
+
+def test_background_in_the_margin_is_unknown_and_cells_are_not():
+    labels = np.zeros((1, 20, 30), np.int32)
+    labels[0, :4, 5:9] = 7
+    settings = Augmentation(crop=None, flip=False, rot90=False, unknown_border=3)
+    _, seen, _ = ClipAugmentation(settings)(labels.astype(np.float32), labels, None, [0], None, 0)
+    expected = labels[0].copy()
+    margin = np.ones((20, 30), bool)
+    margin[3:-3, 3:-3] = False
+    expected[margin & (expected == 0)] = -1
+    np.testing.assert_array_equal(seen[0], expected)

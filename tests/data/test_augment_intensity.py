@@ -73,3 +73,19 @@ def test_blur_is_gaussian(clip):
             np.testing.assert_allclose(intensity(clip, seed, blur=2.0), expected, atol=0.05)
     assert max(widths) <= 2
     assert max(widths) > 1.5
+
+
+def test_shading_is_a_smooth_factor_on_what_lies_above_the_background_and_the_same_in_all_frames():
+    field = np.zeros((2, 40, 40), np.float32)
+    field[:, 5:35, 5:35] = 4.0
+    strengths = []
+    for seed in range(20):
+        shaded = intensity(field, seed, shading=1.0)
+        np.testing.assert_array_equal(shaded[0], shaded[1])
+        assert (shaded[0][field[0] == 0] == 0).all()
+        factor = np.log(shaded[0, 5:35, 5:35] / 4.0)
+        assert np.abs(np.diff(factor, axis=0)).max() < 0.8
+        strengths.append(factor.std())
+    assert max(strengths) > 0.5
+    assert min(strengths) < 0.2
+    np.testing.assert_allclose(intensity(field + 3, 1, shading=1.0), intensity(field, 1, shading=1.0) + 3, rtol=1e-5)

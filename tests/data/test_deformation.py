@@ -65,7 +65,7 @@ def test_sampling_map_is_its_formula_at_every_pixel():
 
 def resample(image: np.ndarray, grid: np.ndarray) -> np.ndarray:
     where = deformation.sampling(grid, (image.shape[0], image.shape[1]))
-    return deformation.resample_frames(image[None], [0], where)[0]
+    return deformation.resample_frames(image[None], [0], [where])[0]
 
 
 def test_rotation_turns_the_content_clockwise():
@@ -99,10 +99,10 @@ def test_frames_are_interpolated_as_by_scipy_and_mirrored_beyond_the_image():
     assert grid[1].min() < 0
     assert grid[0].max() > 90
     where = deformation.sampling(grid, (90, 110))
-    found = deformation.resample_frames(video, [2, 0], where)
+    found = deformation.resample_frames(video, [2, 0], [where])
     expected = [map_coordinates(video[index], grid, order=1, mode="mirror") for index in (2, 0)]
     np.testing.assert_allclose(found, expected, atol=5e-3)  # older OpenCV interpolates in steps of 1/32 pixel
-    half = deformation.resample_frames(video.astype(np.float16), [2, 0], where)
+    half = deformation.resample_frames(video.astype(np.float16), [2, 0], [where])
     assert half.dtype == np.float32
     np.testing.assert_allclose(half, found, atol=1e-3)
 
@@ -116,7 +116,7 @@ def test_labels_are_those_of_a_plain_loop_over_pixels(dtype):
     # away from ties, where rounding is a matter of taste; partly outside
     nearest = np.stack([rng.integers(-15, 60, (30, 30)), rng.integers(-15, 70, (30, 30))])
     grid = (nearest + rng.uniform(-0.45, 0.45, nearest.shape)).astype(np.float32)
-    found = deformation.resample_labels(video, [1, 0], deformation.sampling(grid, (40, 50)))
+    found = deformation.resample_labels(video, [1, 0], [deformation.sampling(grid, (40, 50))])
     assert found.dtype == dtype
     for position, index in enumerate((1, 0)):
         for row in range(30):
@@ -151,7 +151,17 @@ def test_only_the_window_is_read(read):
     grid = deformation.sampling_map((32, 32), (100, 470), deformation.linear_part(45, (1, 1)))
     where = deformation.sampling(grid, (500, 500))
     Counting.taken = 0
-    read(video.view(Counting), [0, 2], where)
+    read(video.view(Counting), [0, 2], [where])
     height, width = where.rows.stop - where.rows.start, where.columns.stop - where.columns.start
     assert Counting.taken == 2 * height * width
     assert max(height, width) <= 32 * 2**0.5 + 2
+
+
+def test_a_field_over_time_is_the_tensor_product_of_its_control_points():
+    fields = deformation.spline_fields(7, (40, 30), 4, 6, np.random.default_rng(3), 10.0)
+    points = np.random.default_rng(3).uniform(-10, 10, (4, 2, 6, 6))
+    over_time = bspline(points.reshape(4, -1), 7).reshape(7, 2, 6, 6)
+    for field, control in zip(fields, over_time, strict=True):
+        for component, at_frame in zip(field, control, strict=True):
+            np.testing.assert_allclose(component, bspline(bspline(at_frame, 40).T, 30).T, atol=1e-4)
+    assert fields.dtype == np.float32

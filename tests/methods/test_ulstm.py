@@ -242,7 +242,7 @@ def test_a_chunk_too_short_for_the_warm_up_is_refused(checkpoint, simulated, tmp
         data = SequenceDataModule(str(simulated), predict=[video], chunk=chunk)
         predict(checkpoint, data, tmp_path, warm_up_frames=4)
 
-    with pytest.raises(InputError, match=r"data\.chunk=4: model\.warm_up_frames=4 needs chunks of 5 frames"):
+    with pytest.raises(InputError, match=r"data\.chunk=4: ULSTM starts with 5 frames"):
         results(4, "02")
     assert not (tmp_path / "02_RES").exists()
     results(5, "02")
@@ -319,7 +319,7 @@ def test_an_empty_chunk_gives_nothing(simulated):
 
 def test_a_checkpoint_remembers_its_method_and_preprocessing(checkpoint, simulated):
     settings = checkpoint_settings(checkpoint)
-    assert settings["data"] == {"normalisation": "zscore", "scale": 1.0}
+    assert settings["data"] == {"normalisation": "zscore", "scale": 1.0, "smoothing": 0.0}
     assert settings["model"]["class_path"] == "lightning_cells.methods.ulstm.ULSTM"
     remembered = settings["model"]["init_args"]
     assert remembered["channels"] == [4, 8]

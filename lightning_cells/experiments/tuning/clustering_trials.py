@@ -40,7 +40,7 @@ from lightning_cells.instances.hdbscan import HDBSCAN  # noqa: F401 - so that it
 from lightning_cells.instances.link_options import LinkOptions
 from lightning_cells.instances.tiling import Tiling
 from lightning_cells.methods import CellMethod
-from lightning_cells.methods.loading import checkpoint_settings, misfit, read_checkpoint
+from lightning_cells.methods.loading import PREPARATION, checkpoint_settings, misfit, read_checkpoint
 from lightning_cells.methods.rshn import RSHN
 from lightning_cells.paths import cache_dir, output_dir
 
@@ -160,7 +160,7 @@ class Clusterer:
         model, data = self._config["model"]["init_args"], self._config["data"]
         parts = [
             [FORMAT, torch.__version__, self._digest, {name: model.get(name) for name in _NETWORK}],
-            [sequence.fingerprint, sequence.numbers, data["normalisation"], data["scale"], data["chunk"]],
+            [sequence.fingerprint, sequence.numbers, [data[name] for name in PREPARATION], data["chunk"]],
             [window, tiling.tile, tiling.overlap, self._trainer, torch.cuda.is_available()],
         ]
         return hashlib.blake2b(json.dumps(parts, default=str).encode(), digest_size=16).hexdigest()

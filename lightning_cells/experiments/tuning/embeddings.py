@@ -17,7 +17,7 @@ from lightning_cells.instances.windows import PairLinker
 from lightning_cells.methods.embedded import EmbeddedVideo
 from lightning_cells.methods.rshn import RSHN
 
-FORMAT = 1
+FORMAT = 2
 """To be raised when entries are written in another way."""
 _TOO_MUCH = "cache_gigabytes: embeddings of the validation videos need {}, or validate on fewer frames by data.val"
 _FILES: dict[str, np.dtype] = {"values": np.dtype(np.float32), "masks": np.dtype(np.uint8)}
