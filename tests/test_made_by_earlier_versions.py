@@ -59,12 +59,16 @@ def expected(earlier: Path, name: str) -> tuple[str, list[float]]:
 
 
 def assert_tracked_alike(result: Path, earlier: Path, name: str) -> None:
-    """Networks of other processors round differently, so that a pixel in a hundred may be another's."""
+    """Networks of other processors round differently, so that a pixel in a hundred may be another's.
+
+    RSHN's first frame is no longer decoded alone.
+    """
     labels = np.stack([tifffile.imread(path) for path in sorted(result.glob("mask*.tif"))])
     before = np.load(earlier / "labels.npz")[name]
     assert before.any()
     assert labels.shape == before.shape
-    assert np.mean(labels != before) < 0.01
+    start = 1 if name == "rshn" else 0
+    assert np.mean(labels[start:] != before[start:]) < 0.01
 
 
 @pytest.mark.parametrize("name", METHODS)
