@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 _PARTS = 10  # of the work, each of which is told
 _LONGEST_S = 30.0
-_SHORTEST_S = 2.0  # between two lines: what is quick says nothing
+_SHORTEST_S = 10.0  # between two lines: what is quick says nothing
 
 
 class Progress(tqdm):

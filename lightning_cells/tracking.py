@@ -73,6 +73,7 @@ class Tracker:
     Attributes:
         method: the method, on its device and in evaluation mode.
         preprocessing: what is done to each frame before the method sees it.
+        digest: of the checkpoint's contents.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class Tracker:
         self.method.to(self._device)
         self._chunk = max(chunk, self.method.first_chunk)
         with checkpoint.open("rb") as file:
-            self._digest = hashlib.file_digest(file, "blake2b").hexdigest()
+            self.digest = hashlib.file_digest(file, "blake2b").hexdigest()
 
     def track(self, frames: np.ndarray | str | Path, progress: bool = True) -> Result:
         """Tracks the cells of a video in memory.
@@ -236,7 +237,7 @@ class Tracker:
         """All that found cells depend on."""
         versions = [__version__, torch.__version__, np.__version__]
         source = [stamp(frames.files), frames.size, frames.numbers[0]]
-        return json.dumps([versions, self._digest, source, preprocessing, decoder, self._device.type, self._chunk])
+        return json.dumps([versions, self.digest, source, preprocessing, decoder, self._device.type, self._chunk])
 
 
 def preview_path(out: Path) -> Path:

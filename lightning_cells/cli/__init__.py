@@ -100,7 +100,7 @@ def _warnings_in_one_line(verb: str) -> Iterator[None]:
         yield
 
 
-class _Parser(argparse.ArgumentParser):
+class VerbParser(argparse.ArgumentParser):
     """Tells mistakes as `InputError` instead of printing the usage; takes no abbreviations."""
 
     def error(self, message: str) -> NoReturn:
@@ -123,7 +123,7 @@ def _runner(verb: str) -> Callable[[list[str]], int]:
     module = import_module(f"lightning_cells.cli.{verb.replace('-', '_')}")
 
     def run(rest: list[str]) -> int:
-        parser = _Parser(
+        parser = VerbParser(
             prog=f"lightning-cells {verb}",
             description=module.__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,11 +1,13 @@
 """Trains on several processes and nodes, by SLURM or torchrun, and goes on by itself when it is interrupted.
 
-The words after -- are those of fit. A script is written from them; --dry-run prints it and does nothing.
+The words after -- are those of fit, or with slurm --array those of track with many videos, which are spread over so
+many jobs. A script is written from them; --dry-run prints it and does nothing.
 
 slurm submits one job. Some minutes before its time is up it writes a checkpoint and goes back into the queue; then,
 and after the loss of a node, it continues the same MLflow run. torchrun is for nodes that are yours: run the same
 command on each of them. If a process dies, all are started again and continue the same MLflow run.
 
+lightning-cells launch slurm --array 16 --time 01:00:00 -- track plate/*/ --out results
 lightning-cells launch slurm --nodes 2 --processes 4 --time 24:00:00 -- fit -c conf/method/rshn/paper.yaml
 lightning-cells launch torchrun --nodes 2 --processes 8 --head node1 --job mine -- fit -c conf/method/rshn/paper.yaml
 """
@@ -16,8 +18,10 @@ import shlex
 import subprocess
 import sys
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lightning_cells.cli import VerbParser, track
 from lightning_cells.cli.parsing import check_configurations
 from lightning_cells.errors import InputError
 from lightning_cells.paths import DATA_VARIABLE, HOME_VARIABLE, data_dir, output_dir
@@ -29,7 +33,7 @@ _PORT = 29500
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
     parser.add_argument("system", choices=("slurm", "torchrun"), help="what starts the processes")
-    parser.add_argument("words", nargs="+", metavar="fit ...", help="after --: the verb fit and its options")
+    parser.add_argument("words", nargs="+", metavar="fit ...", help="after --: the verb, fit or track, and its options")
     parser.add_argument("--nodes", type=int, default=1, metavar="N", help="(default: %(default)s)")
     parser.add_argument(
         "--processes", type=int, default=1, metavar="P", help="of each node, one per GPU (default: %(default)s)"
@@ -38,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the script, and do nothing")
     slurm = parser.add_argument_group("slurm")
     slurm.add_argument("--time", default="24:00:00", help="limit of one attempt (default: %(default)s)")
+    slurm.add_argument("--array", type=int, metavar="JOBS", help="spread the videos of track over so many jobs")
     slurm.add_argument("--cpus", type=int, default=4, metavar="C", help="of each process (default: %(default)s)")
     slurm.add_argument(
         "--warning", type=int, default=180, metavar="S", help="seconds to stop in (default: %(default)s)"
@@ -75,8 +80,10 @@ def recipe(args: argparse.Namespace) -> str:
     for name in ("nodes", "processes", "cpus"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name} {getattr(args, name)}: must be at least 1")
+    if args.array is not None:
+        return _array(args)
     if args.words[0] != "fit":
-        raise InputError(f"{args.words[0]}: only fit is launched: lightning-cells launch {args.system} -- fit ...")
+        raise InputError(f"{args.words[0]}: only fit is launched, or track by slurm --array JOBS")
     check_configurations(args.words[1:])
     for name in _OURS:
         if any(word.partition("=")[0] == f"--{name}" for word in args.words):
@@ -88,6 +95,37 @@ def recipe(args: argparse.Namespace) -> str:
     ]
     command = f"-m lightning_cells {shlex.join(words)}"
     return _slurm(args, command) if args.system == "slurm" else _torchrun(args, command)
+
+
+def _array(args: argparse.Namespace) -> str:
+    """A job for each share of the videos; one that is queued again skips what it has done."""
+    if args.system != "slurm" or args.words[0] != "track":
+        raise InputError("--array: spreads track over SLURM: lightning-cells launch slurm --array 16 -- track ...")
+    if args.array < 1 or args.nodes > 1 or args.processes > 1:
+        raise InputError("--array: give at least 1 job, each of one process: leave out --nodes and --processes")
+    parser = VerbParser(allow_abbrev=False)
+    track.add_arguments(parser)
+    for path in parser.parse_known_args(args.words[1:])[0].frames:
+        if not path.exists():
+            raise InputError(f"{path}: there is no such folder or file: check the path")
+    options = {
+        "job-name": "lightning-cells-track",
+        "array": f"0-{args.array - 1}",
+        "cpus-per-task": args.cpus,
+        "time": args.time,
+        "requeue": None,
+        "open-mode": "append",
+        "output": f"{output_dir()}/slurm-%A-%a.log",
+    }
+    if args.accelerator == "gpu":
+        options["gpus-per-node"] = 1
+    command = f"-m lightning_cells {shlex.join(args.words)} --share $SLURM_ARRAY_TASK_ID/{args.array}"
+    return _script(_sbatch(options, args.sbatch), f"exec {shlex.quote(sys.executable)} {command}")
+
+
+def _sbatch(options: Mapping[str, object], more: Sequence[str]) -> list[str]:
+    lines = [f"#SBATCH --{name}" + ("" if value is None else f"={value}") for name, value in options.items()]
+    return lines + [f"#SBATCH {option}" for option in more]
 
 
 def _slurm(args: argparse.Namespace, command: str) -> str:
@@ -104,9 +142,7 @@ def _slurm(args: argparse.Namespace, command: str) -> str:
     }
     if args.accelerator == "gpu":
         options["gpus-per-node"] = args.processes
-    lines = [f"#SBATCH --{name}" + ("" if value is None else f"={value}") for name, value in options.items()]
-    lines += [f"#SBATCH {option}" for option in args.sbatch]
-    return _script(lines, f"srun --kill-on-bad-exit=1 {shlex.quote(sys.executable)} {command}")
+    return _script(_sbatch(options, args.sbatch), f"srun --kill-on-bad-exit=1 {shlex.quote(sys.executable)} {command}")
 
 
 def _torchrun(args: argparse.Namespace, command: str) -> str:

@@ -6,10 +6,13 @@ each cell has the number of its track, and res_track.txt with one row "track fir
 same command goes on where it was. --decoder.NAME VALUE changes a setting of the model's decoder, as
 --model.decoder.NAME does in a training; sizes in pixels are for cells of the training's size.
 
+Of many videos DIR gets NAME_RES for each, and a table; those that are done are skipped, also after a crash.
+
 lightning-cells track my_frames --out my_RES
 lightning-cells track my_frames --checkpoint outputs/checkpoints/RUN/best.ckpt --out my_RES --preview
 lightning-cells track movie.tif --checkpoint best.ckpt --out movie_RES --device cuda --scale 0.5
 lightning-cells track movie.tif --model models:/nuclei/1 --out movie_RES --diameter 60
+lightning-cells track plate/*/ --out results
 """
 
 import argparse
@@ -19,11 +22,15 @@ from lightning_cells.cli.parsing import dotted, explain
 from lightning_cells.errors import InputError
 
 PASSES_ON = True
+_WHERE = ("frames", "out", "share", "output_dir", "checkpoint", "device")
+"""Options on which results do not depend; the model counts by its contents."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument("frames", metavar="FRAMES", type=Path, help="folder of TIFFs, or a multi-page TIFF")
+    parser.add_argument(
+        "frames", metavar="FRAMES", type=Path, nargs="+", help="folder of TIFFs, or a multi-page TIFF; or many of them"
+    )
     trained = parser.add_mutually_exclusive_group()
     trained.add_argument("--checkpoint", type=Path, metavar="F", help="best.ckpt or last.ckpt of a run")
     trained.add_argument(
@@ -32,7 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a model that comes with lightning-cells, a registered one (models:/NAME/VERSION, models:/NAME/latest, "
         "models:/NAME@ALIAS), or a file; default, if no checkpoint is given: nuclei",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="result folder; a result is replaced")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="result folder; of many, the folder of all"
+    )
+    parser.add_argument(
+        "--share", type=_share, metavar="I/N", help="of many videos every N-th, from the I-th on: 0/4, 1/4, 2/4 and 3/4"
+    )
     parser.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),
@@ -79,8 +91,16 @@ def _pixels(word: str) -> float | str:
     return word if word in ("auto", "training") else float(word)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Tracks."""
+def _share(word: str) -> tuple[int, int]:
+    place, _, count = word.partition("/")
+    if not (place.isdecimal() and count.isdecimal() and int(place) < int(count)):
+        raise argparse.ArgumentTypeError(f"'{word}' is no share: give it as 0/4 to 3/4")
+    return int(place), int(count)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Tracks; the exit status is 1 if one of many videos could not be tracked."""
+    from lightning_cells.cli.many_videos import track_many
     from lightning_cells.loggers.models import trained_model
     from lightning_cells.methods.pretrained import DEFAULT
     from lightning_cells.tracking import Tracker, preview_path
@@ -89,10 +109,19 @@ def run(args: argparse.Namespace) -> None:
         tracker = Tracker(
             checkpoint, args.device, args.linker, args.scale, args.chunk, args.diameter, args.min_size, _decoder(args)
         )
-    frames, tracks = tracker.track_to(args.frames, args.out, args.preview)
+
+    def track(source: Path, out: Path) -> tuple[int, int]:
+        return tracker.track_to(source, out, args.preview)
+
+    if len(args.frames) > 1 or args.share is not None:
+        options = {name: value for name, value in vars(args).items() if name not in _WHERE}
+        options["model"] = tracker.digest
+        return track_many(args.frames, args.out, options, track, args.share or (0, 1))
+    frames, tracks = track(args.frames[0], args.out)
     print(f"{tracks} track(s) in {frames} frame(s): {args.out}")
     if args.preview:
         print(f"preview: {preview_path(args.out.resolve())}")
+    return 0
 
 
 def _decoder(args: argparse.Namespace) -> dict[str, str]:

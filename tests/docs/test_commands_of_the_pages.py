@@ -4,6 +4,7 @@ They run as they are written, with what makes them short added at their end: sma
 """
 
 import doctest
+import glob
 import re
 import shlex
 import shutil
@@ -36,9 +37,13 @@ def commands(page: str) -> Iterator[list[str]]:
     """The words of each command of a page's blocks."""
     for block in BLOCK.findall((ROOT / page).read_text(encoding="utf-8")):
         for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            if words:
+            if words := shlex.split(line, comments=True):
                 yield words
+
+
+def as_a_shell_does(words: list[str]) -> list[str]:
+    """The words with files in place of patterns that match any."""
+    return [found for word in words for found in (sorted(glob.glob(word)) or [word])]
 
 
 @pytest.fixture
@@ -50,6 +55,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     simulate(tmp_path / "data/Fluo-N2DH-SIM+", sequences=1, frames=65, size=(48, 48))
     simulate(tmp_path / "mydata", sequences=2, **small)
     shutil.copytree(tmp_path / "mydata/01", tmp_path / "my_frames")
+    shutil.copytree(tmp_path / "mydata/01", tmp_path / "plate/A1")
+    shutil.copytree(tmp_path / "mydata/02", tmp_path / "plate/A2")
     stills = simulate(tmp_path / "as_stills", sequences=1, **small)
     (tmp_path / "mystills").mkdir()
     shutil.copytree(stills / "01", tmp_path / "mystills/images")
@@ -69,7 +76,7 @@ def test_commands_run(page: str, place: Path, monkeypatch: pytest.MonkeyPatch) -
         elif words[0] == "lightning-cells" and words[1] not in ELSEWHERE:
             if "best.ckpt" in words:
                 _hand_over(place)
-            assert main(_with_runs(_short(words[1:]), place)) == 0, " ".join(words)
+            assert main(_with_runs(_short(as_a_shell_does(words[1:])), place)) == 0, " ".join(words)
             ran += 1
     assert ran >= 2
 
