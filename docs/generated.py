@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from lightning_cells.cli import TRAINING, VERBS, main
+from lightning_cells.cli.inventory import purpose
 
 
 def write(folder: Path, root: Path) -> None:
@@ -66,21 +67,13 @@ def _configurations(root: Path) -> str:
         ("sweeps", "Sweeps"),
     ):
         lines += [f"## {title}", "", "| file | for |", "|---|---|"]
-        lines += [
-            f"| `{path.relative_to(root)}` | {_purpose(path)} |" for path in sorted((root / part).rglob("*.yaml"))
-        ]
+        lines += [f"| `{path.relative_to(root)}` | {_cell(path)} |" for path in sorted((root / part).rglob("*.yaml"))]
         lines.append("")
     return "\n".join(lines)
 
 
-def _purpose(path: Path) -> str:
-    """The comment that a file begins with, up to its first full stop."""
-    words = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        words.append(line.removeprefix("#").strip())
-    return " ".join(words).split(". ")[0].rstrip(".").replace("|", "\\|")
+def _cell(path: Path) -> str:
+    return purpose(path).replace("|", "\\|")
 
 
 def _refresh(path: Path, text: str) -> None:

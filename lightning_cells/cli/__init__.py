@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from types import ModuleType
 from typing import Any, NoReturn
 
 from lightning_cells.errors import Doubt, InputError, one_line, without_passwords
@@ -31,6 +32,7 @@ VERBS = {
     "reproduce": "run the papers' tables, and put the results beside theirs",
     "launch": "train on several nodes, by SLURM or torchrun",
     "deliver": "send what was logged while the MLflow server was away",
+    "list": "list methods, presets, data sets, models, sweeps, tables and runs",
     "dashboard": "open the runs side by side in MLflow's pages",
     "compare": "put runs side by side on one page",
     "demo": "simulate, train, track, measure: the whole way in minutes",
@@ -50,6 +52,10 @@ def main(args: list[str] | None = None) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(_overview())
         return 0 if args else 2
+    if args[0] == "--completion":
+        from lightning_cells.cli.completion import script
+
+        return script(args[1:])
     if args[0] == "--version":
         from lightning_cells import __version__
 
@@ -65,6 +71,9 @@ def main(args: list[str] | None = None) -> int:
         return 2
     except SystemExit as leaving:  # argparse prints help and usage errors itself
         return leaving.code if isinstance(leaving.code, int) else 1
+    except BrokenPipeError:  # as of `list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         if error.errno not in _REFUSED:
             raise
@@ -110,6 +119,12 @@ class VerbParser(argparse.ArgumentParser):
         raise InputError(explain(message, (action.dest for action in self._actions)))
 
 
+def verb_module(verb: str) -> ModuleType:
+    """The module of a verb that is not a training; ``list`` would hide Python's own in this package."""
+    name = "listing" if verb == "list" else verb.replace("-", "_")
+    return import_module(f"lightning_cells.cli.{name}")
+
+
 def _runner(verb: str) -> Callable[[list[str]], int]:
     """Imports only what this verb needs."""
     if verb in TRAINING:
@@ -120,7 +135,7 @@ def _runner(verb: str) -> Callable[[list[str]], int]:
         near = get_close_matches(verb, [*TRAINING, *VERBS], n=1)
         hint = f"did you mean '{near[0]}'?" if near else "see 'lightning-cells --help'"
         raise InputError(f"there is no such verb: {hint}")
-    module = import_module(f"lightning_cells.cli.{verb.replace('-', '_')}")
+    module = verb_module(verb)
 
     def run(rest: list[str]) -> int:
         parser = VerbParser(
@@ -167,5 +182,6 @@ def _overview() -> str:
         *(f"  {verb:<15}{summary}" for verb, summary in {**TRAINING, **VERBS}.items()),
         "",
         "Each verb explains itself: lightning-cells VERB --help. Start with: lightning-cells demo",
+        "What there is to name: lightning-cells list. Completion in a shell: lightning-cells --completion bash",
     ]
     return "\n".join(lines)

@@ -64,3 +64,8 @@ def short_help(verb: str) -> str:
             f"All options: lightning-cells {verb} --help-all. Configurations that come with it: lightning-cells list",
         ]
     )
+
+
+def options(verb: str) -> list[str]:
+    """The names of the options that are used most."""
+    return [option.split()[0] for verbs, option, _ in _OPTIONS if verb in verbs and "NAME " not in option]

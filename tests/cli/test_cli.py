@@ -8,7 +8,6 @@ import re
 import shlex
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ import yaml
 from cli_cases import complaint, run_python, say
 
 from lightning_cells import __version__
-from lightning_cells.cli import TRAINING, VERBS, main
+from lightning_cells.cli import TRAINING, VERBS, main, verb_module
 from lightning_cells.data.ctc import frame_paths
 from lightning_cells.data.image_files import read_mask
 
@@ -71,7 +70,7 @@ def test_help_of_trainings(verb: str, capfd: Capture) -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_examples_of_the_help(verb: str) -> None:
     """They are what the verb takes."""
-    module = import_module(f"lightning_cells.cli.{verb.replace('-', '_')}")
+    module = verb_module(verb)
     parser = argparse.ArgumentParser(exit_on_error=False, allow_abbrev=False)
     module.add_arguments(parser)
     examples = re.findall(r"^ *lightning-cells (\S+) ?(.*)$", module.__doc__, re.MULTILINE)
