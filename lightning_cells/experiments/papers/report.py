@@ -59,6 +59,7 @@ def markdown(results: Results) -> str:
     if results.scale == "paper" and paper:
         lines += [*_reached(results), ""]
     lines += [f"* {verdict_text(verdict, results.scale)}" for verdict in results.verdicts]
+    lines += _published(results)
     lines += [
         f"* {outcome.job.name}: **failed**: {outcome.error} (run {outcome.run or 'none'})" for outcome in results.failed
     ]
@@ -105,6 +106,24 @@ def _reached(results: Results) -> list[str]:
                 f"* {cell.row}, {cell.column}, {cell.measure}: {words}: {gap:+.3f} from the paper's value, tolerance "
                 f"{results.table.tolerance}"
             )
+    return lines
+
+
+def _published(results: Results) -> list[str]:
+    """What others reached on each of the data, and where our rows would stand among them."""
+    lines = []
+    for column, measures in results.table.published.items():
+        for measure, others in measures.items():
+            known = dict(others)
+            for cell in results.cells:
+                if (cell.column, cell.measure) == (column, measure):
+                    if cell.paper is not None:
+                        known[f"{cell.row}, paper"] = cell.paper
+                    if results.scale == "paper" and cell.values:
+                        known[f"**{cell.row}, ours**"] = cell.mean
+            ranked = sorted(known.items(), key=lambda one: -one[1])
+            said = ", ".join(f"{name} {value:.3f}" for name, value in ranked)
+            lines.append(f"* published, {column}, {measure}: {said}")
     return lines
 
 

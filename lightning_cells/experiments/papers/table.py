@@ -196,6 +196,7 @@ class Table(Strict):
         paper: real data and the paper's networks.
         claims: what the paper concludes.
         remark: what is to be known about ours.
+        published: what others reached by the paper's own table: column -> measure -> who -> value.
     """
 
     title: str
@@ -208,6 +209,7 @@ class Table(Strict):
     paper: Scale
     claims: list[Claim] = Field(default=[])
     remark: str = ""
+    published: dict[str, dict[str, dict[str, _Number]]] = Field(default={})
 
     def scale(self, name: ScaleName) -> Scale:
         """How it is run at a scale."""
@@ -230,6 +232,9 @@ class Table(Strict):
 
     def _wrong_rows(self) -> Iterator[InitErrorDetails]:
         columns = [*self.columns("tiny"), *self.columns("paper"), MEAN]
+        yield from _unknown("column", self.published, columns, "published")
+        for column, measures in self.published.items():
+            yield from _unknown("measure", measures, self.measures, "published", column)
         for name, row in self.rows.items():
             place = ("rows", name)
             if row.weights_of is not None:

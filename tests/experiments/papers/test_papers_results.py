@@ -108,6 +108,18 @@ def test_the_table_has_ours_beside_the_papers(report: Results) -> None:
     assert "reached" not in said, "surrogates reach no value of the paper's"
 
 
+def test_what_others_published_is_told_in_its_order_and_ours_among_it_on_the_same_data(tmp_path: Path) -> None:
+    keys = {"published": {"x": {"SEG": {"others": 0.7, "more": 0.4}}}, "paper": SMALL["tiny"]}
+    table = read_table(str(written(tmp_path, {**SMALL, **keys})))
+    done = [outcome("one", 0.6)]
+    assert "* published, x, SEG: others 0.700, **one, ours** 0.600, one, paper 0.500, more 0.400" in markdown(
+        sum_up("mine", table, "paper", {}, done)
+    )
+    assert "* published, x, SEG: others 0.700, one, paper 0.500, more 0.400" in markdown(
+        sum_up("mine", table, "tiny", {}, done)  # surrogates stand among nobody
+    )
+
+
 @pytest.mark.parametrize(
     ("value", "words"), [(0.52, "reached: +0.020"), (0.3, "not reached: -0.200"), (0.7, "above: +0.200")]
 )

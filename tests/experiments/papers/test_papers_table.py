@@ -114,6 +114,7 @@ def test_every_shipped_table_is_sound() -> None:
         "rshn-fibres",
         "ulstm-challenge",
         "ulstm-loss",
+        "ulstm-memory",
         "unseen",
     ]
     for name in names():
