@@ -5,6 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+from lightning_cells import trust
 from lightning_cells.data.simulate import simulate
 from lightning_cells.errors import InputError
 from lightning_cells.loggers.models import trained_model
@@ -24,6 +25,7 @@ def load(
     diameter: float | Literal["auto", "training"] = "auto",
     min_size: float | None = None,
     decoder: Mapping[str, Any] | None = None,
+    allow: str | None = None,
 ) -> Tracker:
     """Loads a trained model.
 
@@ -38,10 +40,12 @@ def load(
         diameter: of a typical cell in pixels of the frames; estimated by default.
         min_size: share of a typical cell's area below which pieces are dropped.
         decoder: other settings of the decoder, by their names.
+        allow: packages whose classes the model may name, such as ``my_lab``, with commas between; they are imported.
 
     Raises:
         InputError: if there is no such model, it cannot be used, or an option does not fit it.
     """
+    trust.allow(allow)
     with trained_model(model) as checkpoint:
         return Tracker(checkpoint, device, linker, scale, chunk, diameter, min_size, decoder)
 

@@ -32,7 +32,13 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     """Where this test's runs, checkpoints and cache go."""
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("LIGHTNING_CELLS_HOME", str(folder))
-    for name in ("LIGHTNING_CELLS_DATA", "MLFLOW_TRACKING_URI", "PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+    for name in (
+        "LIGHTNING_CELLS_ALLOW",
+        "LIGHTNING_CELLS_DATA",
+        "MLFLOW_TRACKING_URI",
+        "PL_GLOBAL_SEED",
+        "PL_SEED_WORKERS",
+    ):
         monkeypatch.delenv(name, raising=False)
     yield folder
     if "mlflow" in sys.modules:  # Lightning's logger makes its store the default of the process

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from lightning_cells.errors import Doubt, InputError, one_line, without_passwords
 from lightning_cells.paths import HOME_VARIABLE
+from lightning_cells.trust import ALLOW_VARIABLE
 
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 TRAINING = {
@@ -62,7 +63,7 @@ def main(args: list[str] | None = None) -> int:
         print(f"lightning-cells {__version__}")
         return 0
     verb, *rest = args
-    home = os.environ.get(HOME_VARIABLE)
+    before = {name: os.environ.get(name) for name in (HOME_VARIABLE, ALLOW_VARIABLE)}
     try:
         with _warnings_in_one_line(verb):
             return _runner(verb)(rest)
@@ -83,11 +84,12 @@ def main(args: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"lightning-cells {verb}: interrupted", file=sys.stderr)
         return 130
-    finally:  # --output_dir holds for this call alone
-        if home is None:
-            os.environ.pop(HOME_VARIABLE, None)
-        else:
-            os.environ[HOME_VARIABLE] = home
+    finally:  # --output_dir and --allow hold for this call alone
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

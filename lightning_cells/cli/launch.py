@@ -25,6 +25,7 @@ from lightning_cells.cli import VerbParser, track
 from lightning_cells.cli.parsing import check_configurations
 from lightning_cells.errors import InputError
 from lightning_cells.paths import DATA_VARIABLE, HOME_VARIABLE, data_dir, output_dir
+from lightning_cells.trust import ALLOW_VARIABLE
 
 _OURS = ("trainer.num_nodes", "trainer.devices", "trainer.accelerator")
 _PORT = 29500
@@ -170,8 +171,9 @@ def _torchrun(args: argparse.Namespace, command: str) -> str:
 def _script(head: list[str], command: str) -> str:
     known = {HOME_VARIABLE: str(output_dir()), DATA_VARIABLE: str(data_dir())}
     known["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
-    if store := os.environ.get("MLFLOW_TRACKING_URI"):
-        known["MLFLOW_TRACKING_URI"] = store
+    for name in ("MLFLOW_TRACKING_URI", ALLOW_VARIABLE):
+        if value := os.environ.get(name):
+            known[name] = value
     exports = [f"export {name}={shlex.quote(value)}" for name, value in known.items()]
     lines = ["#!/bin/bash", *head, "set -euo pipefail", f"cd {shlex.quote(str(Path.cwd()))}", *exports, command]
     return "\n".join(lines) + "\n"

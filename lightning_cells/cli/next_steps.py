@@ -12,6 +12,7 @@ from lightning_cells.callbacks.test_report import report_path
 from lightning_cells.cli.words import readable, shown
 from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.loggers.mlflow import RunLogger
+from lightning_cells.trust import allow_words
 
 if TYPE_CHECKING:
     from lightning_cells.cli.training import TrainingCLI
@@ -41,10 +42,9 @@ def _fitted(cli: "TrainingCLI") -> list[str]:
         head += f"; the best is epoch {told.best.epoch}: {short(told.best.measures)}"
     lines = ["", f"Run {run}: {head}" if run else head, f"  best checkpoint  {checkpoint}"]
     if words := _data_words(cli.datamodule):
-        lines.append(f"  measure it       {_command(cli, 'test', *words, '--ckpt_path', checkpoint)}")
-    lines.append(
-        f"  track with it    {shown('track', 'FRAMES', '--checkpoint', checkpoint, '--out', 'RES', '--preview')}"
-    )
+        lines.append(f"  measure it       {_command(cli, 'test', *words, '--ckpt_path', checkpoint, *allow_words())}")
+    tracking = ("track", "FRAMES", "--checkpoint", checkpoint, "--out", "RES", "--preview", *allow_words())
+    lines.append(f"  track with it    {shown(*tracking)}")
     if isinstance(cli.trainer.logger, RunLogger):
         longer = (cli.trainer.max_epochs or 0) * 2
         if longer > 0:

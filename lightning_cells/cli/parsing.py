@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from lightning_cells.errors import InputError, one_line
 from lightning_cells.paths import shipped
+from lightning_cells.trust import class_paths
 from lightning_cells.yaml_file import read_yaml
 
 # What argparse and jsonargparse say of a key that they do not know, on the command line, in a file, within an object.
@@ -110,6 +111,17 @@ def chosen_method(args: list[str]) -> type | None:
     from lightning_cells.methods.short_options import find_method
 
     return find_method(name)
+
+
+def named_packages(args: list[str]) -> set[str]:
+    """The packages whose classes the user's own words name for the method, on the command line and in files."""
+    named: list[Any] = []
+    for _, option, value in _options(args):
+        if option.partition(".")[0] == "--model":
+            named.append(value)
+        elif option in ("-c", "--config"):
+            named.append(_read(value).get("model"))
+    return {path.partition(".")[0] for path in class_paths(named)}
 
 
 def without(args: list[str], name: str) -> list[str]:

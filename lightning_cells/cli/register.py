@@ -13,12 +13,15 @@ import os
 import shlex
 from pathlib import Path
 
+from lightning_cells.trust import ALLOW_HELP, allow
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
     parser.add_argument("run", metavar="RUN", help="id or name of a run")
     parser.add_argument("name", metavar="NAME", help="name of the model: letters, digits, '_', '.' and '-'")
     parser.add_argument("--checkpoint", type=Path, metavar="F", help="another checkpoint of the run than its best")
+    parser.add_argument("--allow", metavar="PACKAGES", help=ALLOW_HELP)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -30,6 +33,7 @@ def run(args: argparse.Namespace) -> None:
     from lightning_cells.loggers.store import tracking_uri
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    allow(args.allow)
     made = register(args.run, args.name, args.checkpoint)
     address = f"models:/{made.name}/{made.version}"
     store = f"MLFLOW_TRACKING_URI={shlex.quote(without_passwords(made.store))} "

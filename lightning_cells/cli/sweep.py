@@ -17,6 +17,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_cells.trust import ALLOW_HELP, allow
+
 PASSES_ON = True
 """Dotted options are for ``fit``."""
 
@@ -46,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on with the study, or begin it if it is not there")
     parser.add_argument("--checkpoint", type=Path, metavar="F", help="trained method whose clustering is swept")
+    parser.add_argument("--allow", metavar="PACKAGES", help=ALLOW_HELP)
     parser.add_argument(
         "--heartbeat",
         type=int,
@@ -64,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the study and prints what it found, or has SLURM run it."""
+    allow(args.allow)
     if args.slurm is not None:
         _submit(args)
         return
@@ -115,7 +119,9 @@ def _submit(args: argparse.Namespace) -> None:
             "--slurm: workers on several machines share a server: give --storage postgresql://HOST/DATABASE"
         )
     words = [str(args.file), f"--storage={args.storage}", f"--workers={args.workers}", f"--heartbeat={args.heartbeat}"]
-    words += [f"--{name}={value}" for name in ("trials", "checkpoint") if (value := getattr(args, name)) is not None]
+    words += [
+        f"--{name}={value}" for name in ("trials", "checkpoint", "allow") if (value := getattr(args, name)) is not None
+    ]
     script = array_script([*words, *args.passed_on], args.slurm, args.sbatch)
     if args.dry_run:
         print(script, end="")

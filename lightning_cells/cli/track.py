@@ -20,9 +20,10 @@ from pathlib import Path
 
 from lightning_cells.cli.parsing import dotted, explain
 from lightning_cells.errors import InputError
+from lightning_cells.trust import ALLOW_HELP, allow
 
 PASSES_ON = True
-_WHERE = ("frames", "out", "share", "output_dir", "checkpoint", "device")
+_WHERE = ("frames", "out", "share", "output_dir", "checkpoint", "device", "allow")
 """Options on which results do not depend; the model counts by its contents."""
 
 
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a model that comes with lightning-cells, a registered one (models:/NAME/VERSION, models:/NAME/latest, "
         "models:/NAME@ALIAS), or a file; default, if no checkpoint is given: nuclei",
     )
+    parser.add_argument("--allow", metavar="PACKAGES", help=ALLOW_HELP)
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="result folder; of many, the folder of all"
     )
@@ -105,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
     from lightning_cells.methods.pretrained import DEFAULT
     from lightning_cells.tracking import Tracker, preview_path
 
+    allow(args.allow)
     with trained_model(args.checkpoint or args.model or DEFAULT) as checkpoint:
         tracker = Tracker(
             checkpoint, args.device, args.linker, args.scale, args.chunk, args.diameter, args.min_size, _decoder(args)

@@ -30,16 +30,18 @@ from lightning_cells.cli.parsing import (
     completed,
     explain,
     given,
+    named_packages,
     resumed,
     shipped_configurations,
 )
-from lightning_cells.cli.weights import check_checkpoint, remembered, start_from
+from lightning_cells.cli.weights import check_checkpoint, remembered, restoring_explained, start_from
 from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.errors import InputError, one_line, origin
 from lightning_cells.methods import CellMethod
 from lightning_cells.methods.loading import misfit
 from lightning_cells.methods.short_options import complete_model, short_names
 from lightning_cells.paths import HOME_VARIABLE, output_dir
+from lightning_cells.trust import ALLOW_HELP, allow
 
 _LOGGER = {"class_path": "lightning_cells.loggers.mlflow.RunLogger"}
 _DESCRIPTION = (
@@ -121,6 +123,7 @@ class TrainingCLI(LightningCLI):
             "--output_dir", type=str, default=None, help=f"folder for all that is written (${HOME_VARIABLE}, outputs)"
         )
         parser.add_argument("--init", type=str, default=None, metavar="MODEL", help=_INIT)
+        parser.add_argument("--allow", type=str, default=None, metavar="PACKAGES", help=ALLOW_HELP)
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
         parser.add_lightning_class_args(Pictures, "pictures")
         parser.add_lightning_class_args(ResultFolders, "results")
@@ -129,6 +132,7 @@ class TrainingCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the command line, with what the checkpoint remembers as the first of the configuration files."""
         args = shipped_configurations(args)
+        allow(given(args, "allow"), *named_packages(args))  # what the user's own words name is imported anyway
         self._resumed = self._resume(args)
         if self._resumed is not None:
             self.config = self._parse(parser, self._resumed.words)
@@ -223,7 +227,8 @@ def run(verb: str, args: list[str], make: Callable[[list[str]], object] = Traini
         make: the command line, which runs when it is made.
     """
     try:
-        made = make([verb, *args])
+        with restoring_explained():
+            made = make([verb, *args])
         if type(made) is TrainingCLI:
             for line in next_steps(made):
                 tell(line)

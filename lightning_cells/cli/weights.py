@@ -1,13 +1,18 @@
 """The weights that a training verb begins with: where they are, and what they remember of their method."""
 
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
 from lightning_cells.cli.parsing import chosen_method, given
-from lightning_cells.errors import InputError
+from lightning_cells.errors import InputError, first_line
 from lightning_cells.loggers.models import trained_model
 from lightning_cells.methods import CellMethod
-from lightning_cells.methods.loading import checkpoint_settings, misfit, read_checkpoint, settings_of
+from lightning_cells.methods.loading import checkpoint_settings, misfit, read_checkpoint, settings_of, weights_of
 
 
 def remembered(args: list[str]) -> dict[str, Any]:
@@ -29,13 +34,10 @@ def start_from(init: str, method: CellMethod) -> None:
         InputError: if there is no such model, or the networks differ.
     """
     with trained_model(init) as path:
-        weights = read_checkpoint(path)
-        settings_of(weights, path)
-    network = {
-        name.removeprefix("network."): value
-        for name, value in weights["state_dict"].items()
-        if name.startswith("network.")
-    }
+        checkpoint = read_checkpoint(path)
+        settings_of(checkpoint, path)
+        weights = weights_of(checkpoint, path)
+    network = {name.removeprefix("network."): value for name, value in weights.items() if name.startswith("network.")}
     try:
         method.network.load_state_dict(network)
     except RuntimeError as error:
@@ -43,6 +45,31 @@ def start_from(init: str, method: CellMethod) -> None:
         raise InputError(
             f"--init {init}: does not fit the configured network ({difference}): leave out -c conf/method/... and the "
             "options that differ; it remembers its method itself"
+        ) from error
+
+
+@contextmanager
+def restoring_explained() -> Iterator[None]:
+    """Says in one line that Lightning stumbled over what a checkpoint has beside weights and settings, or has not.
+
+    Raises:
+        InputError: instead of whatever Lightning raises while it takes up a checkpoint.
+    """
+    try:
+        yield
+    except (InputError, MisconfigurationException):
+        raise
+    except Exception as error:
+        restoring = any(
+            frame.f_code.co_filename.endswith("checkpoint_connector.py")
+            and frame.f_code.co_name.lstrip("_").startswith(("restore", "resume"))
+            for frame, _ in traceback.walk_tb(error.__traceback__)
+        )
+        if not restoring or (isinstance(error, RuntimeError) and misfit(error)):
+            raise
+        said = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(
+            f"--ckpt_path: the checkpoint is damaged, or not of a training ({said}): take another"
         ) from error
 
 

@@ -17,6 +17,8 @@ GROUND = 0.05
 """Quantile that stands for the background in "signal"."""
 FAINT, NOISE = 0.1, 6.0
 """What "signal" counts as one unit of light: that part of the frame's range, or so many deviations of its noise."""
+_WIDEST = 100  # smoothing, in pixels
+_LARGEST_SCALED = 2**26  # pixels that a frame is enlarged to
 
 _LARGEST = float(np.finfo(np.float16).max)
 
@@ -92,8 +94,8 @@ def prepare(frame: np.ndarray, normalisation: Normalisation, scale: float = 1.0,
     Raises:
         InputError: for a value out of range.
     """
-    if not 0 <= smoothing < float("inf"):
-        raise InputError(f"data.smoothing={smoothing}: must be a number of pixels, 0 or more")
+    if not 0 <= smoothing <= _WIDEST:
+        raise InputError(f"data.smoothing={smoothing}: must be a number of pixels, from 0 to {_WIDEST}")
     resampled = rescale(frame, scale)
     if smoothing:
         resampled = cv2.GaussianBlur(resampled.astype(np.float32), (0, 0), smoothing, borderType=cv2.BORDER_REFLECT_101)
@@ -136,10 +138,15 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     """Height and width after resampling by ``scale``, rounded, at least 1.
 
     Raises:
-        InputError: unless ``scale`` is positive and finite.
+        InputError: unless ``scale`` is positive and finite, and for frames that it would enlarge beyond all reason.
     """
     if not 0 < scale < float("inf"):
         raise InputError(f"data.scale={scale}: must be a positive number, such as 0.5")
+    if scale > 1 and size[0] * size[1] * scale**2 > _LARGEST_SCALED:
+        raise InputError(
+            f"data.scale={scale:g}: makes more than {_LARGEST_SCALED} pixels of a frame of {size[0]} x {size[1]}: "
+            "choose a smaller one, or a larger --diameter"
+        )
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 

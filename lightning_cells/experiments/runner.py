@@ -41,6 +41,7 @@ _STAGE = "test/"
 _INCIDENTAL = (
     ("config",),
     ("output_dir",),
+    ("allow",),
     ("pictures",),
     ("results",),
     ("system",),

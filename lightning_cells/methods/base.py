@@ -26,6 +26,7 @@ from lightning_cells.methods.optimisation import Optimization
 from lightning_cells.methods.short_options import complete
 from lightning_cells.metrics.ctc_measures import CTCMatcher
 from lightning_cells.metrics.measures import video_measures
+from lightning_cells.trust import check_names
 
 
 class Tracked(NamedTuple):
@@ -124,9 +125,15 @@ class CellMethod(LightningModule, ABC):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
-        """As Lightning's own, also with a checkpoint of an earlier version."""
+        """As Lightning's own, also with a checkpoint of an earlier version.
+
+        Raises:
+            InputError: if it names classes of a package that nobody allowed.
+        """
         checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
-        checkpoint["hyper_parameters"] = complete(cls, checkpoint.get("hyper_parameters", {}))
+        options = checkpoint.get("hyper_parameters", {})
+        check_names([value for name, value in options.items() if not name.startswith("_")], "the checkpoint")
+        checkpoint["hyper_parameters"] = complete(cls, options)
         copy = io.BytesIO()
         torch.save(checkpoint, copy)
         copy.seek(0)

@@ -1,18 +1,20 @@
 """A checkpoint -> a method ready to be used, without a configuration file."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import get_ident
 from typing import NamedTuple
 
 import jsonargparse
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.modules import module as torch_module
 
 from lightning_cells.data.intensity import Normalisation, prepare
-from lightning_cells.errors import InputError, one_line
 from lightning_cells.methods.base import CellMethod
-from lightning_cells.methods.loading import SETTINGS, read_checkpoint, settings_of
+from lightning_cells.methods.loading import SETTINGS, misfitting, read_checkpoint, settings_of, weights_of
 
 
 class Preprocessing(NamedTuple):
@@ -49,35 +51,55 @@ def load_method(path: Path) -> tuple[CellMethod, Preprocessing]:
     """Builds the method of a checkpoint with its weights, on the CPU and in evaluation mode.
 
     Raises:
-        InputError: if the file is missing, damaged, or was not written by a method that this version has.
+        InputError: if the file is missing, damaged, holds weights that cannot be used, names classes of a package that
+            nobody allowed, or was not written by a method that this version has.
     """
     checkpoint = read_checkpoint(path)
-    settings = settings_of(checkpoint, path)
+    settings, weights = settings_of(checkpoint, path), weights_of(checkpoint, path)
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(CellMethod, "model")
     try:
         chosen = parser.parse_object({"model": settings["model"]})
-        method = parser.instantiate_classes(chosen).model
-        method.load_state_dict(checkpoint["state_dict"])
-    except (jsonargparse.ArgumentError, RuntimeError, TypeError, ValueError, KeyError) as error:
-        reason = one_line(error)[:200]
-        raise InputError(
-            f"{path} does not fit this version of lightning_cells: take a checkpoint of this version ({reason})"
-        ) from error
-    return method.eval(), _preprocessing(settings["data"], path)._replace(diameter=_diameter(checkpoint))
+        with _at_most(path.stat().st_size, 2 * len(weights) + 100):
+            method = parser.instantiate_classes(chosen).model
+        method.load_state_dict(weights)
+    except Exception as error:  # values that are out of all reason make constructors stumble in many ways
+        raise misfitting(path, error) from error
+    return method.eval(), Preprocessing(**settings["data"], diameter=_diameter(checkpoint))
+
+
+@contextmanager
+def _at_most(numbers: int, parts: int) -> Iterator[None]:
+    """Has a network that is built with more weights than a file can hold end before memory is taken for them.
+
+    Args:
+        numbers: most weights; each takes a byte of the file or more.
+        parts: most tensors of them.
+
+    Raises:
+        ValueError: from within the network's constructor.
+    """
+    known, thread = [0, 0], get_ident()
+
+    def count(module: torch.nn.Module, name: str, value: Tensor | None) -> None:
+        if value is None or get_ident() != thread:
+            return
+        known[0] += value.numel()
+        known[1] += 1
+        if known[0] > numbers or known[1] > parts:
+            raise ValueError("its options are of a larger network than its weights")
+
+    hooks = (
+        torch_module.register_module_parameter_registration_hook(count),
+        torch_module.register_module_buffer_registration_hook(count),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _diameter(checkpoint: dict) -> float | None:
     known = checkpoint[SETTINGS].get("diameter")
     return float(known) if isinstance(known, float) and 0 < known < float("inf") else None
-
-
-def _preprocessing(data: dict, path: Path) -> Preprocessing:
-    try:
-        known = Preprocessing(data["normalisation"], float(data["scale"]), smoothing=float(data.get("smoothing", 0.0)))
-        prepare(np.zeros((1, 1), np.uint8), known.normalisation, known.scale, known.smoothing)
-    except (KeyError, TypeError, ValueError):
-        raise InputError(
-            f"{path} does not remember how frames were prepared: take one that lightning-cells fit wrote"
-        ) from None
-    return known

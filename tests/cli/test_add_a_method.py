@@ -10,9 +10,11 @@ import torch
 from cli_cases import QUIET, SHORT, SPLIT, say
 
 from lightning_cells.methods.loading import checkpoint_settings
+from lightning_cells.trust import ALLOW_VARIABLE
 
 pytestmark = pytest.mark.slow
 
+ALLOW = ["--allow", "my_lab"]
 PAGES = Path(__file__).parents[2] / "docs/how-to"
 BLOCK = re.compile(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", re.DOTALL)
 
@@ -50,10 +52,11 @@ def test_method_of_the_page_works(
     words = ["-c", package / "conf/method/dice/tiny.yaml", *QUIET, *SPLIT, *SHORT, "--data.root", simulated, *network]
     said = say(capfd, "fit", *words, "--trainer.max_epochs", "1")
     assert (said.status, said.err) == (0, "")
+    assert said.out.count("--allow my_lab") == 2, "of the commands that go on"
     (checkpoint,) = home.glob("checkpoints/*/best.ckpt")
-    assert say(capfd, "test", *QUIET, *SPLIT, "--data.root", simulated, "--ckpt_path", checkpoint).status == 0
+    assert say(capfd, "test", *QUIET, *SPLIT, "--data.root", simulated, "--ckpt_path", checkpoint, *ALLOW).status == 0
     result = home / "RES"
-    said = say(capfd, "track", simulated / "03", "--checkpoint", checkpoint, "--out", result)
+    said = say(capfd, "track", simulated / "03", "--checkpoint", checkpoint, "--out", result, *ALLOW)
     assert said.status == 0
     assert (result / "res_track.txt").exists()
 
@@ -69,7 +72,13 @@ def test_option_of_the_page_reaches_the_network(package: Path, capfd: pytest.Cap
     ("method", "option"), [("ulstm", "--model.loss"), ("gruunet", "--model.loss.class_path")], ids=str
 )
 def test_a_loss_of_ones_own_is_one_file(
-    my_lab: Path, method: str, option: str, simulated: Path, home: Path, capfd: pytest.CaptureFixture[str]
+    my_lab: Path,
+    method: str,
+    option: str,
+    simulated: Path,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     assert [path.name for path in my_lab.iterdir()] == ["my_lab.py"]
     chosen = ["-c", f"conf/method/{method}/tiny.yaml", option, "my_lab.Dice", "--model.loss.smooth", "3"]
@@ -77,6 +86,7 @@ def test_a_loss_of_ones_own_is_one_file(
     said = say(capfd, "fit", *words)
     assert (said.status, said.err) == (0, "")
     (checkpoint,) = home.glob("checkpoints/*/best.ckpt")
+    monkeypatch.setenv(ALLOW_VARIABLE, "my_lab")
     kept = checkpoint_settings(checkpoint)["model"]["init_args"]["loss"]
     assert kept == {"class_path": "my_lab.Dice", "init_args": {"smooth": 3.0}}
     assert say(capfd, "track", simulated / "03", "--checkpoint", checkpoint, "--out", home / "RES").status == 0

@@ -163,6 +163,7 @@ _OF_ONE_CALL = (
     "output_dir",
     "weights_only",
     "config",
+    "allow",
     "trainer.logger",
     "results.folder",
     "checkpoint.folder",

@@ -40,7 +40,7 @@ from lightning_cells.instances.hdbscan import HDBSCAN  # noqa: F401 - so that it
 from lightning_cells.instances.link_options import LinkOptions
 from lightning_cells.instances.tiling import Tiling
 from lightning_cells.methods import CellMethod
-from lightning_cells.methods.loading import PREPARATION, checkpoint_settings, misfit, read_checkpoint
+from lightning_cells.methods.loading import PREPARATION, checkpoint_settings, misfit, read_checkpoint, weights_of
 from lightning_cells.methods.rshn import RSHN
 from lightning_cells.paths import cache_dir, output_dir
 
@@ -220,7 +220,7 @@ def load_trained(checkpoint: Path, model: dict[str, Any]) -> RSHN:
     parser.add_subclass_arguments(RSHN, "model")
     method = parser.instantiate_classes(parser.parse_object({"model": model})).model
     try:
-        method.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
+        method.load_state_dict(weights_of(read_checkpoint(checkpoint), checkpoint))
     except RuntimeError as error:
         raise InputError(
             f"{checkpoint}: does not fit the method of the sweep ({misfit(error)}): leave the network as it was trained"
