@@ -33,7 +33,7 @@ from lightning_cells.data.neighbours import CosineTarget
 from lightning_cells.data.simulate import simulate
 from lightning_cells.instances.embedding import EmbeddingDecoder, foreground_mask
 from lightning_cells.instances.mean_shift import MeanShift
-from lightning_cells.losses.cosine_embedding import CosineEmbeddingLoss
+from lightning_cells.losses.cosine_embedding import CosineEmbeddingLoss, cell_blocks
 from lightning_cells.losses.cross_entropy import ThreeClassLoss
 from lightning_cells.networks.hourglass import StackedHourglass
 from lightning_cells.networks.ulstm import ULSTM
@@ -171,12 +171,13 @@ def rshn(device: str, rounds: int, wait: Call) -> None:
     options, frames, side = rshn_sizes(True)["paper" if device == "cuda" else "tiny"]
     network, ours = StackedHourglass(**options), CosineEmbeddingLoss()
     labels = cells(30)[:frames, :side, :side]
-    neighbours = torch.from_numpy(CosineTarget(50)(labels)["neighbours"])[None].to(device)
-    truth = torch.from_numpy(labels)[None].to(device)
+    neighbours = torch.from_numpy(CosineTarget(50)(labels)["neighbours"])
+    one = cell_blocks(torch.from_numpy(labels), neighbours)  # the loader's workers do this
+    blocks = {name: each.to(device) for name, each in one.items()}
 
     def loss(outputs: list[Tensor]) -> Tensor:
         batch = len(outputs[0])
-        return ours(outputs, truth.expand(batch, -1, -1, -1), neighbours.expand(batch, -1, -1))
+        return ours.of_blocks(outputs, {name: each.expand(batch, *each.shape) for name, each in blocks.items()})
 
     steps("RSHN", network, torch.randn(1, frames, 1, side, side, device=device), loss, rounds, wait)
     if device == "cuda":

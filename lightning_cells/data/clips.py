@@ -25,7 +25,8 @@ class Clip(NamedTuple):
         labels: int32 (B, T, H, W) instance labels; negative where nothing is segmented (see `data.targets`). None if
             no training video has truth; a video without truth among others is unknown everywhere.
         classes: int8 (B, T, H, W) semantic classes of data sets that have them, -1 unknown.
-        target: what the method's loss compares with, from its ``clip_target``.
+        target: what the method's loss compares with, from its ``clip_target``; arrays (B, ...), those of clips that
+            have fewer rows filled up with -1, or 0 where they are no whole numbers.
         first: bool (B,), whether recurrent state starts anew.
     """
 
@@ -99,7 +100,7 @@ class ClipDataset(Dataset):
             frames=torch.from_numpy(np.stack(frames)[:, :, None]),
             labels=_stack(labels),
             classes=_stack(classes),
-            target={key: torch.from_numpy(np.stack([t[key] for t in targets])) for key in targets[0]},
+            target={key: _of_one_length([target[key] for target in targets]) for key in targets[0]},
             first=torch.tensor([request.first for request in requests]),
         )
 
@@ -178,6 +179,17 @@ class ClipLoader(DataLoader):
         """Makes the next pass over the saved epoch begin where the saved one stood."""
         self._epoch, self._delivered = state["epoch"], state["delivered"]
         self.sampler.position = self._delivered
+
+
+def _of_one_length(arrays: Seq[np.ndarray]) -> Tensor:
+    """Arrays of the clips of a batch as one; shorter ones are filled up: whole numbers with -1, others with 0."""
+    longest = max(len(array) for array in arrays)
+    out = np.full(
+        (len(arrays), longest, *arrays[0].shape[1:]), 0 if arrays[0].dtype.kind == "f" else -1, arrays[0].dtype
+    )
+    for row, array in zip(out, arrays, strict=True):
+        row[: len(array)] = array
+    return torch.from_numpy(out)
 
 
 def _stack(arrays: Seq[np.ndarray | None]) -> Tensor | None:

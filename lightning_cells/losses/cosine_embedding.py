@@ -1,12 +1,16 @@
-"""The cosine embedding loss, from second moments of the embeddings of each cell."""
+"""The cosine embedding loss, from second moments of the embeddings of each cell.
 
-from collections.abc import Sequence
+What depends on the labels alone, `cell_blocks`, is worked out by the loader's workers; what is left waits for nothing.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from lightning_cells.errors import InputError
 
@@ -63,10 +67,27 @@ class CosineEmbeddingLoss(nn.Module):
         Returns:
             A scalar, the mean over the clips; zero, still connected to `embeddings`, where no pixel counts.
         """
+        clips = [cell_blocks(*clip, self.balance) for clip in zip(labels.cpu(), neighbours.cpu(), strict=True)]
+        blocks = {
+            name: pad_sequence([clip[name] for clip in clips], batch_first=True, padding_value=filler(clips[0][name]))
+            for name in clips[0]
+        }
+        return self.of_blocks(embeddings, {name: each.to(labels.device) for name, each in blocks.items()})
+
+    def of_blocks(self, embeddings: Tensor | Sequence[Tensor], blocks: Mapping[str, Tensor]) -> Tensor:
+        """Compute the loss of clips whose cells were sorted before; no step of it waits for the device.
+
+        Args:
+            embeddings: as `forward` takes them.
+            blocks: `cell_blocks` of each clip, (B,...), filled up to one length with `filler`.
+
+        Returns:
+            As `forward`.
+        """
         given = [embeddings] if isinstance(embeddings, Tensor) else list(embeddings)
         with torch.no_grad():
-            cells = _cells(labels, neighbours, self.balance)
-        with torch.autocast(labels.device.type, enabled=False):
+            cells = _joined(blocks, given[0].shape)
+        with torch.autocast(given[0].device.type, enabled=False):
             return torch.stack([self._loss(each, cells) for each in given]).sum()
 
     def _loss(self, embeddings: Tensor, cells: "_Cells") -> Tensor:
@@ -77,18 +98,19 @@ class CosineEmbeddingLoss(nn.Module):
         sums = _add_up(block_sums, cells.cell, number)
         moments = _add_up(block_moments, cells.cell, number)
         i, j = cells.pairs
-        around = _add_up(moments[j], i, number)
-        around_pixels = _add_up(cells.pixels[j], i, number)
+        around = _add_up(moments[j] * cells.paired[:, None, None], i, number)
+        around_pixels = _add_up(cells.pixels[j] * cells.paired, i, number)
 
-        mean = F.normalize(sums / cells.pixels[:, None], dim=1, eps=SHORTEST)
-        own = _quadratic(mean, moments) / cells.pixels
+        counted = cells.pixels.clamp(min=1)  # what fills up has none
+        mean = F.normalize(sums / counted[:, None], dim=1, eps=SHORTEST)
+        own = _quadratic(mean, moments) / counted
         other = _quadratic(mean, around) / around_pixels.clamp(min=1)
         background = cells.background - (cells.background_weight * block_moments[:, 0, 0]).sum()
         return ((1 - own + other) * cells.weight).sum() + self.background_weight * background
 
 
 class _Cells(NamedTuple):
-    """Which pixels belong to which cell. Each clip's background is a cell too, without weight and pairs.
+    """Which pixels of a batch belong to which cell. Each clip's background is a cell too, without weight and pairs.
 
     Attributes:
         order: (N,BLOCK) pixels by cell, as indices into (T,B,H,W); one past the end where a block is not full.
@@ -98,6 +120,7 @@ class _Cells(NamedTuple):
         pixels: (K,) number of pixels of each cell.
         weight: (K,) share of each cell in the loss.
         pairs: (2,P) indices of cells and their neighbours.
+        paired: (P,) 1 for a pair, 0 for what fills up.
         background: what ``L_b`` is if every embedding is at a right angle to the background's.
     """
 
@@ -108,21 +131,37 @@ class _Cells(NamedTuple):
     pixels: Tensor
     weight: Tensor
     pairs: Tensor
+    paired: Tensor
     background: Tensor
 
 
-def _cells(labels: Tensor, neighbours: Tensor, balance: Balance) -> _Cells:
-    """Sort the pixels by clip, by cell, and by whether their frame counts for the background's neighbours."""
-    batch = labels.shape[0]
-    labels = labels.transpose(0, 1)
+def filler(array: Tensor) -> int:
+    """What an array of `cell_blocks` is filled up with: -1 for whole numbers, else 0."""
+    return 0 if array.is_floating_point() else -1
+
+
+@torch.no_grad()
+def cell_blocks(labels: Tensor, neighbours: Tensor, balance: Balance = "class") -> dict[str, Tensor]:
+    """Sort the pixels of a clip by cell, and by whether their frame counts for the background's neighbours.
+
+    Args:
+        labels: (T,H,W) of any integer dtype, on the CPU, see `CosineEmbeddingLoss.forward`.
+        neighbours: (P,2) integers, as there.
+        balance: of the loss.
+
+    Returns:
+        Arrays by name: ``order`` (N,BLOCK) int32 pixels by cell as indices into (T,H,W), ``cell`` (N,) int32 index of
+        the block's cell, ``background_weight`` (N,), ``pixels`` (K,) and ``weight`` (K,) float32 of each cell,
+        ``pairs`` (P,2) int32 indices of cells and their neighbours, ``background`` (1,). For what they mean see
+        `_Cells`.
+    """
     ids = torch.maximum(labels, -1 - labels)  # 0 also where unknown
     span = int(ids.max()) + 1
-    # One bit below clip and id: set where a cell is segmented in a frame with known background.
-    clip = torch.arange(batch, device=labels.device).view(-1, 1, 1)
-    against = (labels > 0) & (labels == 0).flatten(2).any(2)[..., None, None]
-    dtype = torch.int32 if 2 * batch * span < 2**31 else torch.int64  # int32 sorts twice as fast
+    # One bit below the id: set where a cell is segmented in a frame with known background.
+    against = (labels > 0) & (labels == 0).flatten(1).any(1)[:, None, None]
+    dtype = torch.int32 if 2 * span < 2**31 else torch.int64  # int32 sorts twice as fast
     nothing = torch.iinfo(dtype).max
-    keys = ((clip * span).to(dtype) + ids.to(dtype)) * 2 + against
+    keys = ids.to(dtype) * 2 + against
     keys = keys.masked_fill(labels == -1, nothing).flatten()
     keys, order = torch.sort(keys, stable=True)
     segments, counts = torch.unique_consecutive(keys, return_counts=True)
@@ -131,61 +170,75 @@ def _cells(labels: Tensor, neighbours: Tensor, balance: Balance) -> _Cells:
     segments = segments.long()
 
     found, cell = torch.unique_consecutive(segments // 2, return_inverse=True)
-    found_clip, found_id = found // span, found % span
     pixels = _add_up(counts.float(), cell, len(found))
-    is_cell = (found_id > 0).float()
-    per_clip = _add_up(is_cell, found_clip, batch)
-    weight = is_cell / (per_clip[found_clip].clamp(min=1) * batch)
+    is_cell = (found > 0).float()
+    weight = is_cell / is_cell.sum().clamp(min=1)
 
-    background, against_it = segments // 2 % span == 0, segments % 2 == 1
-    side = 2 * (segments // 2 // span) + against_it
+    background, against_it = segments // 2 == 0, segments % 2 == 1
+    side = against_it.long()
     sign = background.float() - against_it.float()
-    sizes = _add_up(counts * sign.abs(), side, 2 * batch)
-    if balance == "class":
-        share = sign / (sizes[side].clamp(min=1) * batch)
-    else:
-        whole = sizes.view(batch, 2).sum(1).repeat_interleave(2) / 2
-        share = sign / (whole[side].clamp(min=1) * batch)
+    sizes = _add_up(counts * sign.abs(), side, 2)
+    share = sign / (sizes[side] if balance == "class" else (sizes.sum() / 2).expand(len(side))).clamp(min=1)
     if balance == "cell":
-        number = _add_up(against_it.float(), side, 2 * batch)
-        even = sizes[side] / (number[side].clamp(min=1) * counts)
+        even = sizes[1] / (against_it.float().sum().clamp(min=1) * counts)
         share = torch.where(against_it, share * even, share)
 
-    block_segment, order, valid = _blocks(counts, order)
-    return _Cells(
-        order,
-        valid,
-        cell[block_segment],
-        share[block_segment],
-        pixels,
-        weight,
-        _pairs(neighbours, found, span),
-        (counts * share).clamp(min=0).sum(),
-    )
+    block_segment, blocks = _blocks(counts, order)
+    return {
+        "order": blocks,
+        "cell": cell[block_segment].int(),
+        "background_weight": share[block_segment],
+        "pixels": pixels,
+        "weight": weight,
+        "pairs": _pairs(neighbours, found).int(),
+        "background": (counts * share).clamp(min=0).sum()[None],
+    }
 
 
-def _blocks(counts: Tensor, order: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut segments of sorted pixels into blocks: the segment of each block, its pixels, and which are there."""
+def _blocks(counts: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+    """Cut segments of sorted pixels into blocks: the segment of each block, and its pixels, -1 where it is not full."""
     ends = counts.cumsum(0)
     blocks = (counts + BLOCK - 1) // BLOCK
     segment = torch.repeat_interleave(blocks)
-    inside = torch.arange(len(segment), device=order.device) - (blocks.cumsum(0) - blocks)[segment]
+    inside = torch.arange(len(segment)) - (blocks.cumsum(0) - blocks)[segment]
     first = (ends - counts)[segment] + inside * BLOCK
-    places = first[:, None] + torch.arange(BLOCK, device=order.device)
-    valid = places < ends[segment][:, None]
-    pixels = order[places.clamp(max=len(order) - 1)].masked_fill(~valid, len(order))
-    return segment, pixels, valid.float()
+    places = first[:, None] + torch.arange(BLOCK)
+    pixels = order[places.clamp(max=len(order) - 1)].masked_fill(places >= ends[segment][:, None], -1)
+    return segment, pixels.int()
 
 
-def _pairs(neighbours: Tensor, found: Tensor, span: int) -> Tensor:
-    """(B,P,2) ids -> (2,P) indices of those pairs whose cells are both among the sorted keys `found`."""
+def _pairs(neighbours: Tensor, found: Tensor) -> Tensor:
+    """(P,2) ids -> (P,2) indices of those pairs whose cells are both among the sorted ids `found`."""
     if not len(found):
-        return found.new_empty(2, 0)
+        return found.new_empty(0, 2)
     ids = neighbours.long().contiguous()
-    keys = torch.arange(len(ids), device=ids.device).view(-1, 1, 1) * span + ids
-    places = torch.searchsorted(found, keys).clamp(max=len(found) - 1)
-    present = (ids > 0) & (ids < span) & (found[places] == keys)
-    return places[present.all(2)].T
+    places = torch.searchsorted(found, ids).clamp(max=len(found) - 1)
+    present = (ids > 0) & (found[places] == ids)
+    return places[present.all(1)]
+
+
+def _joined(blocks: Mapping[str, Tensor], shape: torch.Size) -> _Cells:
+    """`cell_blocks` of the clips of a batch, whose embeddings are (B,T,D,H,W), as those of one."""
+    batch, time, _, height, width = shape
+    number = blocks["pixels"].shape[1]
+    clip = torch.arange(batch, device=blocks["cell"].device)[:, None]
+    first = clip * number  # index of a clip's first cell
+    order, frame = blocks["order"].flatten(1).long(), height * width
+    valid = order >= 0
+    place = (order // frame * batch + clip) * frame + order % frame
+    pairs = blocks["pairs"].flatten(1).long()
+    paired = (blocks["pairs"][..., 0] >= 0).flatten()
+    return _Cells(
+        torch.where(valid, place, time * batch * frame).view(-1, BLOCK),
+        valid.view(-1, BLOCK).float(),
+        (blocks["cell"].clamp(min=0) + first).flatten().long(),
+        blocks["background_weight"].flatten() / batch,
+        blocks["pixels"].flatten(),
+        blocks["weight"].flatten() / batch,
+        (pairs.clamp(min=0) + first).view(-1, 2).T,
+        paired.float(),
+        blocks["background"].sum() / batch,
+    )
 
 
 def _add_up(rows: Tensor, places: Tensor, number: int) -> Tensor:

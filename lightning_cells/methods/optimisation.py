@@ -59,7 +59,8 @@ class Optimization:
             ]
         if self.optimizer == "rmsprop":
             return RMSprop(parameters, lr=self.lr, alpha=0.9, eps=1e-8)
-        return Adam(parameters, lr=self.lr, amsgrad=self.optimizer == "amsgrad")
+        fused = all(p.is_cuda for p in network.parameters()) or None  # one kernel instead of hundreds
+        return Adam(parameters, lr=self.lr, amsgrad=self.optimizer == "amsgrad", fused=fused)
 
     def scheduled(self, network: nn.Module, steps: float) -> OptimizerLRScheduler:
         """What `configure_optimizers` returns for a training of so many steps: the rate changes with each of them."""

@@ -1,5 +1,6 @@
 """Recurrent stacked hourglass network with cosine embeddings (Payer et al., Medical Image Analysis 2019)."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -11,12 +12,31 @@ from lightning_cells.data.neighbours import CosineTarget
 from lightning_cells.instances.embedding import EmbeddingDecoder
 from lightning_cells.instances.tiling import Tiling
 from lightning_cells.instances.windows import LinkOptions, PairLinker
-from lightning_cells.losses.cosine_embedding import Balance, CosineEmbeddingLoss
+from lightning_cells.losses.cosine_embedding import Balance, CosineEmbeddingLoss, cell_blocks
 from lightning_cells.methods.base import CellMethod
 from lightning_cells.methods.colours import embedding_colours
 from lightning_cells.methods.embedded import EmbeddedVideo
 from lightning_cells.methods.optimisation import Optimization
 from lightning_cells.networks.hourglass import StackedHourglass
+
+
+@dataclass(frozen=True)
+class CellTarget:
+    """Makes of the labels of a clip what the cosine embedding loss needs of them.
+
+    Args:
+        neighbours: finds the cells' neighbours.
+        balance: of the loss.
+    """
+
+    neighbours: CosineTarget
+    balance: Balance
+
+    def __call__(self, labels: np.ndarray) -> dict[str, np.ndarray]:
+        """Turn labels (T,H,W) into `cell_blocks`."""
+        pairs = torch.from_numpy(self.neighbours(labels)["neighbours"])
+        blocks = cell_blocks(torch.from_numpy(labels), pairs, self.balance)
+        return {name: array.numpy() for name, array in blocks.items()}
 
 
 class RSHN(CellMethod):
@@ -71,7 +91,7 @@ class RSHN(CellMethod):
         self.network = StackedHourglass(features, levels, embedding, stacks, temporal, recompute)
         layout = torch.channels_last_3d if temporal == "volumetric" else torch.channels_last
         self.network.to(memory_format=layout)  # type: ignore[call-overload]  # a third faster with bfloat16
-        self.clip_target = CosineTarget(neighbour_radius, neighbour_dilation)
+        self.clip_target = CellTarget(CosineTarget(neighbour_radius, neighbour_dilation), balance)
         self.loss = CosineEmbeddingLoss(background_weight, balance)
         self.tiling = tiling
         self.decoder = decoder
@@ -92,7 +112,7 @@ class RSHN(CellMethod):
     def training_step(self, clip: Clip, batch_idx: int) -> Tensor:
         """One clip from a state of zero, with the loss on every hourglass."""
         embeddings, _ = self.network(clip.frames)
-        loss = self.loss(embeddings, clip.labels, clip.target["neighbours"])
+        loss = self.loss.of_blocks(embeddings, clip.target)
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(clip.frames))
         return loss
 
