@@ -32,7 +32,7 @@ from lightning_cells.progress import Progress
 from lightning_cells.result import Result
 from lightning_cells.visualization.video import Preview
 
-Device = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
 LinkerName = Literal["overlap", "laptrack"]
 
 _FULL = {
@@ -52,7 +52,7 @@ class Tracker:
 
     Args:
         checkpoint: weights, method and preprocessing.
-        device: ``auto`` takes a CUDA device if there is one.
+        device: ``auto`` takes a CUDA device if there is one; ``mps`` is a Mac's (nobody has tried it yet).
         linker: links cells in place of the checkpoint's linker. One of the same kind keeps the checkpoint's
             thresholds, another has its defaults.
         scale: factor on both sides of the frames that the network sees, in place of the checkpoint's: for cells of
@@ -260,10 +260,11 @@ def _link_by(method: CellMethod, name: LinkerName) -> None:
 
 
 def _device(device: Device) -> torch.device:
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: there is no usable CUDA device: give --device cpu or auto")
+    usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not usable.get(device, True):
+        raise InputError(f"--device {device}: there is no usable {device.upper()} device: give --device cpu or auto")
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if usable["cuda"] else "cpu")
     return torch.device(device)
 
 

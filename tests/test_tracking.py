@@ -498,6 +498,8 @@ def test_bad_options(
     assert "--scale 0.0" in complaint(capfd, source, checkpoint, tmp_path / "out", "--scale", "0")
     if not torch.cuda.is_available():
         assert "no usable CUDA" in complaint(capfd, source, checkpoint, tmp_path / "out", "--device", "cuda")
+    if not torch.backends.mps.is_available():
+        assert "no usable MPS" in complaint(capfd, source, checkpoint, tmp_path / "out", "--device", "mps")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["frames", "notes.txt", "other"]
 
 

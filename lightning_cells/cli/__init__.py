@@ -49,6 +49,7 @@ def main(args: list[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 for a user's mistake, told in one line on stderr.
     """
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # before torch: what a Mac's GPU lacks runs on the CPU
     args = sys.argv[1:] if args is None else list(args)
     if not args or args[0] in ("-h", "--help"):
         print(_overview())
