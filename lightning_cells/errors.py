@@ -8,8 +8,11 @@ class InputError(ValueError):
     """Something the user gave cannot be used.
 
     The message is one line that names the file or the option, what is wrong with it, and what to do. The command
-    line prints it without a traceback and exits with status 2.
+    line prints it without a traceback and exits with status 2. Passwords of addresses in it are hidden.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(without_passwords(str(message)))
 
 
 class Doubt(UserWarning):
@@ -29,13 +32,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def one_line(text: object) -> str:
-    """What an error says, or any text, in one line."""
-    return " ".join(str(text).split())
+    """What an error says, or any text, in one line, without passwords."""
+    return without_passwords(" ".join(str(text).split()))
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line of at most 200 characters."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    """What an error says, in one line of at most 200 characters, without passwords."""
+    return without_passwords((str(error).strip() or type(error).__name__).splitlines()[0])[:200]
 
 
 def origin(error: BaseException) -> BaseException:
@@ -45,6 +48,12 @@ def origin(error: BaseException) -> BaseException:
     return error
 
 
+HIDDEN = "***"
+_OF_USERS = re.compile(r"(://[^\s/?#:@]*):[^\s/?#]*@")
+_SECRETS = "password|passwd|pwd|passphrase|secret|token|key"
+_OF_QUERIES = re.compile(rf"([?&;][\w.-]*(?:{_SECRETS})=)[^&;#\s'\"]+", re.IGNORECASE)
+
+
 def without_passwords(text: str) -> str:
-    """Hides passwords of addresses such as ``postgresql://me:secret@host/runs``."""
-    return re.sub(r"(://[^\s/:@]*):[^\s/@]+@", r"\1:***@", text)
+    """Hides passwords of addresses such as ``postgresql://me:secret@host/runs?password=secret``."""
+    return _OF_QUERIES.sub(rf"\1{HIDDEN}", _OF_USERS.sub(rf"\1:{HIDDEN}@", text))

@@ -22,6 +22,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_GIT_COMMIT
 
 from lightning_cells.data.atomic import writing
 from lightning_cells.data.datamodule import SequenceDataModule
+from lightning_cells.errors import without_passwords
 from lightning_cells.loggers.mlflow import LOCAL_NAME, RunLogger
 from lightning_cells.loggers.run_folder import remember_job
 
@@ -125,7 +126,7 @@ class RunRecord(SaveConfigCallback):
     def __init__(self, *args: Any, words: tuple[str, ...] = (), **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
         self._words = words
-        self.command = " ".join(map(_quoted, ["lightning-cells", *words]))
+        self.command = without_passwords(" ".join(map(_quoted, ["lightning-cells", *words])))
         self.text = ""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -136,7 +137,7 @@ class RunRecord(SaveConfigCallback):
         client, run = logger.experiment, str(logger.run_id)
         settings = self.config.clone()
         settings.pop("resume", None)
-        config = self.text = self.parser.dump(settings, skip_none=False)
+        config = self.text = without_passwords(self.parser.dump(settings, skip_none=False))
         if stage == "fit":
             self._remember(logger, config)
         client.log_text(run, config, "config.yaml")

@@ -19,7 +19,6 @@ from lightning_cells.callbacks.run_info import RunRecord, git_state, machine
 from lightning_cells.data.atomic import writing
 from lightning_cells.data.clips import Chunk
 from lightning_cells.data.datamodule import SequenceDataModule
-from lightning_cells.errors import without_passwords
 from lightning_cells.loggers.mlflow import RunLogger
 from lightning_cells.methods import Tracked
 from lightning_cells.paths import output_dir
@@ -162,8 +161,8 @@ def _about(trainer: Trainer, method: LightningModule) -> About:
             if key.startswith(_STAGE)
         },
         table=table,
-        config=without_passwords(record.text) if record else "",
-        command=without_passwords(record.command) if record else "",
+        config=record.text if record else "",
+        command=record.command if record else "",
         code=code,
     )
 

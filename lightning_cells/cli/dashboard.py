@@ -8,7 +8,8 @@ import os
 import socket
 import sys
 
-_OF_THE_SERVER = ("GUNICORN_CMD_ARGS", "MLFLOW_GUNICORN_OPTS", "MLFLOW_UVICORN_OPTS", "UVICORN_HOST", "UVICORN_PORT")
+_OF_SERVERS = ("GUNICORN_", "UVICORN_", "WAITRESS_", "MLFLOW_GUNICORN_", "MLFLOW_UVICORN_", "MLFLOW_WAITRESS_")
+_OF_THE_SERVER = ("MLFLOW_HOST", "MLFLOW_PORT", "MLFLOW_WORKERS", "WEB_CONCURRENCY")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +41,9 @@ def run(args: argparse.Namespace) -> None:
 
 def _environment(uri: str) -> dict[str, str]:
     """What the server inherits: nothing by which it would listen elsewhere, and no processes for jobs, which idle."""
-    kept = {name: value for name, value in os.environ.items() if name not in _OF_THE_SERVER}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OF_SERVERS)}
+    for name in _OF_THE_SERVER:
+        kept.pop(name, None)
     return {**kept, "MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 

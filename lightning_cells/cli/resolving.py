@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_cells.cli.training import TrainingCLI
 from lightning_cells.data.datamodule import SequenceDataModule
-from lightning_cells.errors import InputError, one_line, origin
+from lightning_cells.errors import InputError, one_line, origin, without_passwords
 
 
 class _Ready(Exception):
@@ -45,10 +45,10 @@ class Resolver(TrainingCLI):
         return self.config.fit
 
     def text(self, words: list[str]) -> str:
-        """The configuration as a file for ``fit -c``."""
+        """The configuration as a file for ``fit -c``, without passwords."""
         config = self.resolve(words).clone()
         config.pop("resume", None)  # is no setting: other verbs do not have it
-        return self._parser("fit").dump(config, skip_none=False)
+        return without_passwords(self._parser("fit").dump(config, skip_none=False))
 
     def describe(self, words: Sequence[str], verb: str) -> dict[str, Any]:
         """The configuration as plain values, and under ``contents`` the fingerprint of the data that a verb uses.

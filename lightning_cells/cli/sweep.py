@@ -79,6 +79,7 @@ def run(args: argparse.Namespace) -> None:
 
     from lightning_cells.cli.resolving import Resolver
     from lightning_cells.cli.words import readable, shown
+    from lightning_cells.errors import without_passwords
     from lightning_cells.experiments.tuning.storage import Storage
     from lightning_cells.experiments.tuning.sweep import run_sweep
     from lightning_cells.paths import output_dir
@@ -101,7 +102,7 @@ def run(args: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         given = sys.argv[2:] if sys.argv[1:2] == ["sweep"] else [str(args.file)]
         again = shlex.join(["sweep", *(word for word in given if word != "--resume")])
-        print(f"\nThe study can go on: lightning-cells {again} --resume", flush=True)
+        print(without_passwords(f"\nThe study can go on: lightning-cells {again} --resume"), flush=True)
         raise
     best = readable(output_dir() / "sweeps" / plan.study / "best_config.yaml")
     verb = ["validate", "-c", best, "--ckpt_path", str(plan.checkpoint)] if plan.clustering else ["fit", "-c", best]

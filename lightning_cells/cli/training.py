@@ -16,6 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_cells.callbacks.checkpoint import Checkpoints
+from lightning_cells.callbacks.divergence import Divergence
 from lightning_cells.callbacks.images import Pictures
 from lightning_cells.callbacks.monitors import SystemMetrics, Throughput
 from lightning_cells.callbacks.narration import Narration, tell
@@ -107,7 +108,7 @@ class TrainingCLI(LightningCLI):
                 "logger": _LOGGER,
                 "log_every_n_steps": 10,
                 "enable_model_summary": False,  # it is in the run, as model.txt
-                "callbacks": [Continuation(), Throughput(), Requeue(), Report()],
+                "callbacks": [Divergence(), Continuation(), Throughput(), Requeue(), Report()],
             },
             seed_everything_default=1,
             parser_class=Parser,

@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from lightning_cells.errors import without_passwords
 from lightning_cells.loggers.outbox import Letter, Outbox, Refused
 from lightning_cells.loggers.run_folder import RunFolder
 from lightning_cells.loggers.store import open_experiment
@@ -184,7 +185,7 @@ class Delivery:
 
 def open_outbox(uri: str, folder: RunFolder) -> Outbox:
     """The outbox of a run, with what an earlier process may have left in it."""
-    return Outbox(folder.outbox, Delivery(uri, folder), merge=MERGED, place=uri)
+    return Outbox(folder.outbox, Delivery(uri, folder), merge=MERGED, place=without_passwords(uri))
 
 
 def refused(error: Exception) -> bool:

@@ -14,11 +14,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
-from lightning_cells.errors import InputError
+from lightning_cells.errors import InputError, without_passwords
 from lightning_cells.loggers.delivery import LOCAL_ID, QueuedClient, create_run, open_outbox, refused
 from lightning_cells.loggers.outbox import PATIENCE_S, Outbox
 from lightning_cells.loggers.run_folder import RunFolder
-from lightning_cells.loggers.store import default_uri, open_store, tracking_uri
+from lightning_cells.loggers.store import default_uri, open_store, tracking_uri, with_password
 
 EXPERIMENT = "lightning_cells"
 LOCAL_NAME = "local-"
@@ -60,7 +60,7 @@ class RunLogger(MLFlowLogger):
         tags: dict[str, str] | None = None,
     ) -> None:
         known = None if run_id is None else RunFolder(run_id)
-        uri = uri or (tracking_uri() if known is None else known.uri)
+        uri = with_password(uri) if uri else (tracking_uri() if known is None else known.uri)
         open_store(uri)
         super().__init__(experiment_name, run_name, tracking_uri=uri, tags=tags, run_id=run_id)
         self.run_name = run_name
@@ -113,7 +113,7 @@ class RunLogger(MLFlowLogger):
             self.folder.claim()
         began = self.folder.read().get("start_time", now)
         uri = None if self._tracking_uri == default_uri() else self._tracking_uri
-        self.folder.write(uri=uri, start_time=began)
+        self.folder.write(uri=uri and without_passwords(uri), start_time=began)
         self._outbox = open_outbox(self._tracking_uri, self.folder)
         self._mlflow_client = QueuedClient(self._tracking_uri, self._outbox, since=began)
         self._initialized = True

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from lightning_cells.data.atomic import writing
 from lightning_cells.errors import InputError
-from lightning_cells.loggers.store import default_uri, tracking_uri
+from lightning_cells.loggers.store import default_uri, tracking_uri, with_password
 from lightning_cells.paths import output_dir
 
 
@@ -64,7 +64,8 @@ class RunFolder:
     def uri(self) -> str:
         """Address of the store that the run began in; that under the output folder may have moved with it."""
         known = self.read()
-        return known.get("uri") or (default_uri() if "uri" in known else tracking_uri())
+        uri = known.get("uri") or (default_uri() if "uri" in known else tracking_uri())
+        return with_password(uri)
 
     @property
     def checkpoints(self) -> Path:

@@ -8,7 +8,7 @@ from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from lightning_cells.errors import InputError, one_line
+from lightning_cells.errors import HIDDEN, InputError, one_line, without_passwords
 from lightning_cells.paths import output_dir
 
 # Opens the experiment in MLflow's pages for model training instead of those for language models.
@@ -24,6 +24,20 @@ def tracking_uri() -> str:
 def default_uri() -> str:
     """Address of the store under the output folder."""
     return f"sqlite:///{output_dir() / 'mlflow.db'}"
+
+
+def with_password(address: str) -> str:
+    """What an address that was written down stands for: passwords are not kept, so they are those of `tracking_uri`.
+
+    Raises:
+        InputError: if that is another store.
+    """
+    if HIDDEN not in address:
+        return address
+    now = tracking_uri()
+    if without_passwords(now) != address:
+        raise InputError(f"{address}: its password is not kept: give the whole address as MLFLOW_TRACKING_URI")
+    return now
 
 
 def open_store(uri: str) -> MlflowClient:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_cells.data.intensity import prepare
-from lightning_cells.errors import InputError
+from lightning_cells.errors import InputError, one_line
 from lightning_cells.methods.short_options import complete_model
 from lightning_cells.trust import check_names, is_path
 
@@ -129,7 +129,7 @@ def weights_of(checkpoint: dict[str, Any], path: Path) -> dict[str, Tensor]:
 
 def misfitting(path: Path, reason: object) -> InputError:
     """What is said of a checkpoint that was written by another version, or damaged."""
-    said = " ".join(str(reason).split())[:200]
+    said = one_line(reason)[:200]
     return InputError(
         f"{path} does not fit this version of lightning_cells: take a checkpoint of this version ({said})"
     )

@@ -45,6 +45,19 @@ def test_the_password_of_a_store_is_nowhere_to_be_seen(
     assert not any("secret" in word for word in started)
 
 
+def test_nothing_of_the_environment_moves_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = ["MLFLOW_GUNICORN_OPTS", "GUNICORN_CMD_ARGS", "MLFLOW_UVICORN_OPTS", "MLFLOW_WAITRESS_OPTS"]
+    elsewhere += ["UVICORN_HOST", "UVICORN_PORT", "UVICORN_UDS", "UVICORN_FD", "UVICORN_WORKERS", "WEB_CONCURRENCY"]
+    for name in [*elsewhere, "MLFLOW_HOST"]:
+        monkeypatch.setenv(name, "--bind 0.0.0.0:54999")
+    monkeypatch.setenv("MLFLOW_KEPT", "yes")
+    passed: dict[str, str] = {}
+    monkeypatch.setattr("os.execve", lambda program, command, variables: passed.update(variables))
+    assert main(["dashboard", "--port", "54999"]) == 0
+    assert passed["MLFLOW_KEPT"] == "yes"
+    assert not passed.keys() & {*elsewhere, "MLFLOW_HOST"}
+
+
 def test_a_port_in_use_is_told_before_the_store_is_touched(
     started: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,7 @@ import pytest
 from cli_cases import METHOD, NO_RUN, QUIET, complaint, run_python
 
 from lightning_cells.cli import TRAINING
-from lightning_cells.errors import without_passwords
+from lightning_cells.errors import InputError, without_passwords
 
 Capture = pytest.CaptureFixture[str]
 
@@ -139,6 +139,20 @@ def test_passwords_are_not_shown() -> None:
     assert "s3" not in without_passwords(said.replace("/t", "t"))
     several = "uri: postgresql://:geheim@host:5432/x\nother: http://host:5000/a@b"
     assert without_passwords(several) == "uri: postgresql://:***@host:5432/x\nother: http://host:5000/a@b"
+
+
+SECRET = ["postgresql://h/db?user=me&password=secret&sslmode=require", "http://me:se@secret@h:5000"]
+SECRET += ["uri: postgresql://h/db?sslpassword=secret", "--storage=postgresql://h/db?Password=secret"]
+SECRET += ["a://b/?api_key=secret", "s3://h/?a=1&X-Token=secret"]
+
+
+@pytest.mark.parametrize("address", SECRET)
+def test_passwords_in_queries_are_not_shown(address: str) -> None:
+    shown = without_passwords(address)
+    assert "secret" not in shown
+    assert "***" in shown
+    assert without_passwords(shown) == shown
+    assert "secret" not in str(InputError(f"{address} is away"))
 
 
 def test_error_does_not_show_the_password_of_a_store(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

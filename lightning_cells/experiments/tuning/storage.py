@@ -14,7 +14,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from lightning_cells.errors import InputError
+from lightning_cells.errors import InputError, without_passwords
 from lightning_cells.paths import output_dir
 
 GRACE = 3
@@ -45,7 +45,7 @@ class Storage:
         if heartbeat < 1:
             raise InputError(f"--heartbeat {heartbeat}: must be at least 1 second")
         url = _url(address or f"sqlite:///{output_dir() / 'optuna.db'}")
-        self.shown = url.render_as_string(hide_password=True).replace("+psycopg", "")
+        self.shown = without_passwords(url.render_as_string(hide_password=True)).replace("+psycopg", "")
         self.heartbeat = heartbeat
         self._file = Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
         options: dict[str, Any] = {"connect_args": {"connect_timeout": _CONNECT_S}, "pool_pre_ping": True}
