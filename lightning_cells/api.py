@@ -25,6 +25,7 @@ def load(
     diameter: float | Literal["auto", "training"] = "auto",
     min_size: float | None = None,
     decoder: Mapping[str, Any] | None = None,
+    flips: bool = False,
     allow: str | None = None,
 ) -> Tracker:
     """Loads a trained model.
@@ -40,6 +41,7 @@ def load(
         diameter: of a typical cell in pixels of the frames; estimated by default.
         min_size: share of a typical cell's area below which pieces are dropped.
         decoder: other settings of the decoder, by their names.
+        flips: whether probabilities are averaged over mirrored frames, too.
         allow: packages whose classes the model may name, such as ``my_lab``, with commas between; they are imported.
 
     Raises:
@@ -47,7 +49,7 @@ def load(
     """
     trust.allow(allow)
     with trained_model(model) as checkpoint:
-        return Tracker(checkpoint, device, linker, scale, chunk, diameter, min_size, decoder)
+        return Tracker(checkpoint, device, linker, scale, chunk, diameter, min_size, decoder, flips)
 
 
 def evaluate(result: Result | str | Path, truth: Result | str | Path) -> dict[str, float | int | None]:

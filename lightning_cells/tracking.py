@@ -28,6 +28,7 @@ from lightning_cells.methods.base import CellMethod, Video
 from lightning_cells.methods.building import Preprocessing, load_method
 from lightning_cells.methods.cell_size import ALIKE, estimate_diameter
 from lightning_cells.methods.decoding import decode_by, drop_smaller, resized
+from lightning_cells.methods.segmented import SegmentedVideo
 from lightning_cells.progress import Progress
 from lightning_cells.result import Result
 from lightning_cells.visualization.video import Preview
@@ -66,6 +67,8 @@ class Tracker:
             the decoder.
         decoder: other settings of the decoder by their names, such as ``{"seed_threshold": 0.7}``; those in pixels are
             for cells of the training's size.
+        flips: whether frames are seen mirrored, too, and probabilities averaged: somewhat better outlines in four times
+            the time.
 
     Raises:
         InputError: for a checkpoint or an option that cannot be used.
@@ -86,6 +89,7 @@ class Tracker:
         diameter: float | Literal["auto", "training"] = "auto",
         min_size: float | None = None,
         decoder: Mapping[str, Any] | None = None,
+        flips: bool = False,
     ) -> None:
         if chunk < 1:
             raise InputError(f"--chunk {chunk}: must be at least 1")
@@ -103,6 +107,7 @@ class Tracker:
         if not isinstance(diameter, str) and self.preprocessing.diameter is None:
             raise InputError(f"--diameter: {checkpoint} does not remember the size of its cells: give --scale instead")
         self._diameter = "training" if scale is not None else diameter
+        self._flips = flips
         decode_by(self.method, decoder or {})
         if min_size is not None:
             if self.preprocessing.diameter is None:
@@ -129,7 +134,7 @@ class Tracker:
         source = Path(frames) if isinstance(frames, str) else frames
         with open_frames(source) as opened, torch.inference_mode():
             preprocessing, method = self._fitted(opened, progress)
-            video = method.open_video(opened.size, opened.numbers[0])
+            video = self._opened(method, opened)
             labels, doubts = [], Doubts(preprocessing.cell_area)
             for found in self._tracked(video, opened, preprocessing, None, progress):
                 doubts.see(found)
@@ -161,14 +166,14 @@ class Tracker:
             if any(path.resolve().parent == out for path in frames.files):
                 raise InputError(f"{out}: holds the frames: give another result folder")
             writer = ResultWriter(out, frames.digits, temporary=work / "masks")  # refuses before anything is computed
-            self.method.open_video(frames.size, frames.numbers[0])  # and so does a linker not installed
+            self._opened(self.method, frames)  # and so does a linker not installed
             try:
                 out.parent.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError) as error:
                 raise InputError(f"{error.filename}: is in the way of a folder: give another result folder") from None
             with _explained(out, work), exclusive(out.with_name(f".{out.name}.lock")), torch.inference_mode():
                 preprocessing, method = self._fitted(frames)
-                video = method.open_video(frames.size, frames.numbers[0])
+                video = self._opened(method, frames)
                 decoder = getattr(method, "decoder", None)
                 spool = Spool(work, self._key(frames, preprocessing, repr(decoder)), interval)
                 _remove_masks(work)
@@ -233,11 +238,22 @@ class Tracker:
             tqdm.write(f"cells of about {diameter:.0f} px: frames are scaled by {scale:.2f}{remedy}", file=sys.stderr)
         return self.preprocessing._replace(scale=scale), resized(self.method, self.preprocessing.scale / scale)
 
+    def _opened(self, method: CellMethod, frames: Frames) -> Video:
+        """A fresh video for these frames."""
+        video = method.open_video(frames.size, frames.numbers[0])
+        if self._flips:
+            if not isinstance(video, SegmentedVideo):
+                raise InputError(f"--flips: {type(method).__name__} has no probabilities to average: leave it out")
+            video.flips = True
+        return video
+
     def _key(self, frames: Frames, preprocessing: Preprocessing, decoder: str) -> str:
         """All that found cells depend on."""
         versions = [__version__, torch.__version__, np.__version__]
         source = [stamp(frames.files), frames.size, frames.numbers[0]]
-        return json.dumps([versions, self.digest, source, preprocessing, decoder, self._device.type, self._chunk])
+        return json.dumps(
+            [versions, self.digest, source, preprocessing, decoder, self._device.type, self._chunk, self._flips]
+        )
 
 
 def preview_path(out: Path) -> Path:

@@ -79,6 +79,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the decoder has, for cells of the training's size",
     )
     parser.add_argument(
+        "--flips",
+        action="store_true",
+        help="also look at frames mirrored, and average: somewhat better outlines in four times the time",
+    )
+    parser.add_argument(
         "--linker",
         choices=("overlap", "laptrack"),
         help="what links the cells of methods that only find them: overlap with the frame before, or an assignment "
@@ -110,7 +115,15 @@ def run(args: argparse.Namespace) -> int:
     allow(args.allow)
     with trained_model(args.checkpoint or args.model or DEFAULT) as checkpoint:
         tracker = Tracker(
-            checkpoint, args.device, args.linker, args.scale, args.chunk, args.diameter, args.min_size, _decoder(args)
+            checkpoint,
+            args.device,
+            args.linker,
+            args.scale,
+            args.chunk,
+            args.diameter,
+            args.min_size,
+            _decoder(args),
+            args.flips,
         )
 
     def track(source: Path, out: Path) -> tuple[int, int]:

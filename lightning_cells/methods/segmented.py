@@ -14,6 +14,7 @@ from lightning_cells.instances.emptiness import is_empty
 from lightning_cells.instances.linkers import FrameLinker
 from lightning_cells.methods.base import Video
 
+_VIEWS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))  # axes along which frames are mirrored
 _PIXELS = 2**20  # that go through a network at once: enough to keep a GPU busy, and memory does not grow with frames
 
 
@@ -31,7 +32,13 @@ class SegmentedVideo(Video):
         size: (H, W) on disk; probabilities are resampled to it before cells are cut out, which keeps outlines smooth.
         decoder: probabilities of a frame -> cells.
         linker: cells of consecutive frames -> tracks.
+
+    Attributes:
+        flips: whether probabilities are averaged over the frames and their mirror images, which takes four times as
+            long; to be set before the first frame.
     """
+
+    flips = False
 
     def __init__(
         self,
@@ -63,11 +70,23 @@ class SegmentedVideo(Video):
     @torch.no_grad()
     def segment(self, frames: Tensor) -> Tensor:
         """Class probabilities, float32 (T, C, H, W) at original size, of the next frames, float32 (T, 1, h, w)."""
-        probabilities, self.state = self._probabilities(frames, self.state)
+        if self.flips:
+            probabilities, self.state = self._averaged(frames, self.state)
+        else:
+            probabilities, self.state = self._probabilities(frames, self.state)
         probabilities = probabilities.float()
         if probabilities.shape[-2:] != self._size:
             probabilities = F.interpolate(probabilities, self._size, mode="bilinear", align_corners=False)
         return probabilities
+
+    def _averaged(self, frames: Tensor, states: Any) -> tuple[Tensor, Any]:
+        """Probabilities of the frames, each view of which has a state of its own."""
+        total, after = torch.zeros(()), []
+        for axes, state in zip(_VIEWS, states or [None] * len(_VIEWS), strict=True):
+            probabilities, state = self._probabilities(frames.flip(axes), state)
+            total = probabilities.float().flip(axes) + total.to(probabilities.device)
+            after.append(state)
+        return total / len(_VIEWS), tuple(after)
 
     def link(self, found: list[np.ndarray]) -> list[np.ndarray]:
         """Links the cells of the next frames: int32 (H, W) track labels of the frames that are done."""
