@@ -120,13 +120,13 @@ def _spread(count: int) -> list[int]:
 
 
 class Pictures(Callback):
-    """Logs a montage of frames, truth, predictions and errors to MLflow after each validation and test.
+    """Logs pictures of a few frames, truth, predictions and errors to MLflow after each validation and test.
 
     A method that draws what its network says, such as embeddings as colours, has a panel for it.
 
-    It is found in the run under ``val/montage`` and ``test/montage``. The same frames are shown each time: those with
-    segmentation truth first, from as many videos as possible, spread over each. Process zero shows frames of its own
-    videos. Whatever goes wrong here is only warned of, once.
+    They are found in the run under ``val/frame_1``, ``val/frame_2``, ... and ``test/frame_1``, .... The same frames are
+    shown each time: those with segmentation truth first, from as many videos as possible, spread over each. Process
+    zero shows frames of its own videos. Whatever goes wrong here is only warned of, once.
 
     Args:
         samples: most frames to show.
@@ -159,11 +159,11 @@ class Pictures(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws and logs."""
-        self._log(trainer, pl_module, "val/montage")
+        self._log(trainer, pl_module, "val/frame")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws and logs."""
-        self._log(trainer, pl_module, "test/montage")
+        self._log(trainer, pl_module, "test/frame")
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_batch_end = on_validation_batch_end
@@ -188,9 +188,10 @@ class Pictures(Callback):
             return
         try:
             self._look(method)
-            image = montage([candidate.sample() for candidate in self._shown()])
+            images = numbered(key, [candidate.sample() for candidate in self._shown()])
             for logger in mlflow_loggers(trainer):
-                logger.experiment.log_image(logger.run_id, image, key=key, step=trainer.global_step)
+                for name, image in images.items():
+                    logger.experiment.log_image(logger.run_id, image, key=name, step=trainer.global_step)
         except Exception as error:
             self._warn(error)
         finally:
@@ -220,6 +221,11 @@ class Pictures(Callback):
         if not self._warned:
             rank_zero_warn(f"A picture of the results could not be drawn or logged: {type(error).__name__}: {error}")
         self._warned = True
+
+
+def numbered(key: str, samples: list[Sample]) -> dict[str, np.ndarray]:
+    """A picture of each sample, by a key of its own: MLflow's grid shows one picture for each run and key."""
+    return {f"{key}_{place}": montage([sample], block=True) for place, sample in enumerate(samples, 1)}
 
 
 def mlflow_loggers(trainer: Trainer) -> list[MLFlowLogger]:

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
+from mlflow.entities import RunTag
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from tqdm import tqdm
 
 from lightning_cells.callbacks.checkpoint import Checkpoints
@@ -63,6 +65,7 @@ class Narration(Callback):
             tell(f"{_method(trainer, pl_module)}: trains on {train} of {Path(data.root).name}, is validated on {val}")
         if isinstance(trainer.logger, RunLogger) and trainer.is_global_zero:
             tell(f"Run {trainer.logger.run_id}, {trainer.logger.run_name}")
+            _note(trainer, pl_module, "is being trained on", "train", {})
         self._began = time.monotonic()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -105,8 +108,10 @@ class Narration(Callback):
         tell("  ".join([_number(trainer), *parts, f"{time.monotonic() - self._epoch_began:.0f} s"]) + best)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stops the clock."""
+        """Stops the clock, and notes in the run what it came to."""
         self.seconds = time.monotonic() - self._began
+        best = self.best or self._last
+        _note(trainer, pl_module, f"trained for {self.epochs} epochs on", "train", best.measures, f"epoch {best.epoch}")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Says what is done to which videos."""
@@ -123,6 +128,7 @@ class Narration(Callback):
         """Tells the measures."""
         self._end_stage()
         tell(measured(trainer.callback_metrics, "test"))
+        _note(trainer, pl_module, "tested on", "test", _named(trainer.callback_metrics, "test"), "test")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ends the bar."""
@@ -178,6 +184,29 @@ def tell(line: str) -> None:
     """Prints a line on process zero, above a bar if there is one."""
     tqdm.write(line)
     sys.stdout.flush()  # a log is read while it grows
+
+
+def _note(
+    trainer: Trainer, method: LightningModule, did: str, part: str, measures: Mapping[str, float], row: str = ""
+) -> None:
+    """Puts into the run what its page begins with, in Markdown."""
+    data, logger = trainer.datamodule, trainer.logger  # type: ignore[attr-defined]
+    if not (isinstance(data, SequenceDataModule) and isinstance(logger, RunLogger) and trainer.is_global_zero):
+        return
+    lines = [f"**{type(method).__name__}** {did} {_amount(data.sequences[part])} of `{Path(data.root).name}`"]
+    shown = {name: value for name, value in measures.items() if name not in OPERATIONS}
+    if shown:
+        names = sorted(shown, key=lambda name: [*MEASURES, name].index(name))
+        lines += ["", _cells("", *names), _cells(*["---"] * (len(names) + 1))]
+        lines.append(_cells(row, *(f"{shown[name]:.3f}" for name in names)))
+    weights = trainer.ckpt_path if part == "test" else getattr(trainer.checkpoint_callback, "best_model_path", "")
+    if weights and measures:
+        lines += ["", f"`lightning-cells track FRAMES --checkpoint {weights} --out RES --preview`"]
+    logger.experiment.log_batch(str(logger.run_id), tags=[RunTag(MLFLOW_RUN_NOTE, "\n".join(lines))])
+
+
+def _cells(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def measured(values: Mapping[str, Any], stage: str) -> str:

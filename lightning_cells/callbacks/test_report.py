@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_cells.callbacks.findings import CELLS, FRAMES, CellRow, Findings
-from lightning_cells.callbacks.images import mlflow_loggers
+from lightning_cells.callbacks.images import mlflow_loggers, numbered
 from lightning_cells.callbacks.report_page import About, report_page
 from lightning_cells.callbacks.run_info import RunRecord, git_state, machine
 from lightning_cells.data.atomic import writing
@@ -23,11 +23,11 @@ from lightning_cells.loggers.mlflow import RunLogger
 from lightning_cells.methods import Tracked
 from lightning_cells.paths import output_dir
 from lightning_cells.visualization.drawing import save_png
-from lightning_cells.visualization.montage import Sample, montage, strip
+from lightning_cells.visualization.montage import Sample, strip
 from lightning_cells.visualization.page import file_name
 
 _STAGE = "test/"
-_IN_WORST = 4  # frames of the picture that the dashboard compares between runs
+_IN_WORST = 4  # pictures that the dashboard compares between runs
 
 
 def report_path(run: str) -> Path:
@@ -41,7 +41,7 @@ class Report(Callback):
     The run then has these artifacts: ``report.html``, which is also written to ``outputs/reports/<run>``;
     ``test/cells.json``, a table of all cells; ``test/frames/<video>/<number>.png``, the same frames in each test of
     these videos; ``test/tracks/<video>.gif`` and ``test/lineage/<video>.png`` of the first videos. Among its images,
-    which the dashboard compares between runs, are ``test/worst``, ``test/tracks/<video>`` and
+    which the dashboard compares between runs, are ``test/worst_1``, ``test/tracks/<video>`` and
     ``test/lineage/<video>``. With several processes it shows the videos of process zero. Whatever goes wrong here is
     only warned of, once.
     """
@@ -119,8 +119,7 @@ class Report(Callback):
 
 def _images(findings: Findings, worst: list[Sample]) -> Iterator[tuple[str, np.ndarray]]:
     """What the dashboard compares between runs, by key."""
-    if worst:
-        yield "test/worst", montage(worst[:_IN_WORST])
+    yield from numbered("test/worst", worst[:_IN_WORST]).items()
     for video in findings.videos:
         if video.sheet is not None and video.lineage is not None:
             yield f"test/tracks/{video.key}", video.sheet

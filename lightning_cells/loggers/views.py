@@ -32,9 +32,10 @@ _COLUMNS = (
 )
 _CURVES = (*(f"val/{name}" for name in FIRST), "train/loss_epoch")
 _BARS = tuple(f"test/{name}" for name in FIRST)
-_PICTURES = ("test/montage", "test/worst")  # a grid shows one step of all runs, and tests are logged at step 0
+# A grid shows one step of all runs, and tests are logged at step 0.
+_PICTURES = ("test/worst_1", "test/worst_2", "test/frame_1", "test/frame_2")
 _GRID = {"step": 0, "showRunParams": False}
-_WIDE = {"columns": 1, "cardHeight": 440}  # room for the pictures of several runs beside each other
+_WIDE = {"columns": 1, "cardHeight": 400}  # room for the pictures of several runs beside each other
 _LINE = {"xAxisKey": "step", "lineSmoothness": 0, "useGlobalXaxisKey": True, "useGlobalLineSmoothing": False}
 
 

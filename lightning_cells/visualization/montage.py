@@ -72,7 +72,7 @@ class _Row(NamedTuple):
     kinds: Counter[str]
 
 
-def montage(samples: Sequence[Sample]) -> np.ndarray:
+def montage(samples: Sequence[Sample], block: bool = False) -> np.ndarray:
     """Draws a row for each sample: the frame, its true cells, its predicted cells, and what is wrong with them.
 
     What the network says comes after the frame, if any sample has a picture of it. True and predicted cells have the
@@ -83,6 +83,7 @@ def montage(samples: Sequence[Sample]) -> np.ndarray:
 
     Args:
         samples: the frames, from top to bottom; may be none.
+        block: whether the panels of a frame are put in two lines, about as wide as high, instead of one.
 
     Returns:
         uint8 (H, W, 3). Panels are at most 320 pixels wide and high; smaller frames are enlarged by a whole number.
@@ -94,26 +95,34 @@ def montage(samples: Sequence[Sample]) -> np.ndarray:
         for sample, row in zip(samples, rows, strict=True):
             row.panels.insert(1, _seen(sample.seen, row.panels[0]))
             row.notes.insert(1, "" if sample.seen is not None else "not drawn")
+    across = -(-len(titles) // 2) if block else len(titles)
+    down = -(-len(titles) // across)
     column = max([NARROWEST, *(panel.shape[1] for row in rows for panel in row.panels)])
     legend = list(_legend(sum((row.kinds for row in rows), Counter())))
-    columns_width = len(titles) * (column + GAP) - GAP
+    columns_width = across * (column + GAP) - GAP
     width = 2 * MARGIN + max([columns_width, *(text_width(row.caption) for row in rows)])
     lines = list(_wrapped(legend, width - 2 * MARGIN))
-    heights = [CAPTION + max(SHORTEST, row.panels[0].shape[0]) for row in rows]
+    talls = [max(SHORTEST, row.panels[0].shape[0]) for row in rows]
+    heights = [CAPTION + tall + (down - 1) * (tall + CAPTION) for tall in talls]
     height = HEADER + sum(heights) + GAP * len(rows) + LEGEND * len(lines) + MARGIN
     page = Image.new("RGB", (width, height), "white")
 
-    lefts = [MARGIN + k * (column + GAP) for k in range(len(titles))]
-    for left, title in zip(lefts, titles, strict=True):
+    lefts = [MARGIN + k * (column + GAP) for k in range(across)]
+    for left, title in zip(lefts, titles, strict=False):
         write(page, title, (left, 23), size=16)
     top = HEADER
-    for row, tall in zip(rows, heights, strict=True):
+    for row, tall, height in zip(rows, talls, heights, strict=True):
         write(page, row.caption, (MARGIN, top + CAPTION - 8))
-        _paste(page, row, lefts, top + CAPTION)
-        top += tall + GAP
-    for line in lines:
+        for line in range(down):
+            part = slice(line * across, (line + 1) * across)
+            below = top + CAPTION + line * (tall + CAPTION)
+            for left, title in zip(lefts, titles[part] if line else (), strict=False):
+                write(page, title, (left, below - 7), size=16)
+            _paste(page, row._replace(panels=row.panels[part], notes=row.notes[part]), lefts, below)
+        top += height + GAP
+    for entries in lines:
         left = MARGIN
-        for name, text in line:
+        for name, text in entries:
             _swatch(page, name, left, top + 4)
             write(page, text, (left + 20, top + 16))
             left += _entry_width(text)
@@ -145,7 +154,7 @@ def strip(sample: Sample) -> Strip:
 
 
 def _paste(page: Image.Image, row: _Row, lefts: Sequence[int], top: int) -> None:
-    for left, panel, note in zip(lefts, row.panels, row.notes, strict=True):
+    for left, panel, note in zip(lefts, row.panels, row.notes, strict=False):
         page.paste(Image.fromarray(to_bytes(panel)), (left, top))
         write(page, note, (left + 6, top + max(SHORTEST, panel.shape[0]) - 6), light=True)
 

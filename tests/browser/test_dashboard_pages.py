@@ -89,6 +89,8 @@ for epochs, name in enumerate({NAMES!r}, start=1):
         )
     try:
         _wait(f"http://127.0.0.1:{port}/health", log)
+        while "Stop with" not in log.read_text():  # told when the server answers
+            time.sleep(0.1)
         yield Store(folder / "home", log.read_text())
     finally:
         os.killpg(process.pid, signal.SIGKILL)
@@ -134,7 +136,7 @@ def test_charts_of_seg_come_first_and_then_the_pictures_of_both_runs(
     playwright.expect(card.locator(".js-line").first).to_be_attached(timeout=LIMIT * 1000)
     page.screenshot(path=tmp_path / "charts.png")
     page.set_viewport_size({"width": 1700, "height": 2600})  # cards outside of the window are not drawn
-    pictures = page.get_by_test_id("experiment-view-compare-runs-card").filter(has_text="test/montage").first
+    pictures = page.get_by_test_id("experiment-view-compare-runs-card").filter(has_text="test/frame_1").first
     images = pictures.locator("img")
     playwright.expect(images).to_have_count(2, timeout=LIMIT * 1000)
     for place in range(2):

@@ -95,24 +95,24 @@ def validate(callback: Pictures, state, videos: list[Sequence], size: int = 4, m
 def drawn(monkeypatch):
     """The frames of each montage from now on."""
     calls = []
-    original = module.montage
+    original = module.numbered
 
-    def montage(samples):
+    def numbered(key, samples):
         calls.append([(sample.sequence, sample.number) for sample in samples])
-        return original(samples)
+        return original(key, samples)
 
-    monkeypatch.setattr(module, "montage", montage)
+    monkeypatch.setattr(module, "numbered", numbered)
     return calls
 
 
-def test_a_montage_is_logged_by_every_mlflow_logger(tmp_path):
+def test_a_picture_of_each_frame_is_logged_by_every_mlflow_logger(tmp_path):
     loggers = [Logger(), CSVLogger(tmp_path), Logger()]
-    validate(Pictures(), trainer(*loggers), [video("01", tmp_path, seg=(1,))])
+    validate(Pictures(samples=2), trainer(*loggers), [video("01", tmp_path, seg=(1,))])
     for logger in (loggers[0], loggers[2]):
-        [(run, image, key, step)] = logger.client.logged
-        assert (run, key, step) == ("the run", "val/montage", 42)
-        assert image.dtype == np.uint8
-        assert image.shape[2] == 3
+        for (run, image, key, step), number in zip(logger.client.logged, (1, 2), strict=True):
+            assert (run, key, step) == ("the run", f"val/frame_{number}", 42)
+            assert image.dtype == np.uint8
+            assert image.shape[2] == 3
 
 
 def test_a_test_has_its_own_picture(tmp_path):
@@ -121,7 +121,7 @@ def test_a_test_has_its_own_picture(tmp_path):
     callback.on_test_epoch_start(state, None)
     callback.on_test_batch_end(state, None, *chunk(video("01", tmp_path), 0, 6), 0)
     callback.on_test_epoch_end(state, None)
-    assert [key for _, _, key, _ in logger.client.logged] == ["test/montage"]
+    assert [key for _, _, key, _ in logger.client.logged] == [f"test/frame_{number}" for number in (1, 2, 3, 4)]
 
 
 def test_frames_with_truth_come_first_from_all_videos(tmp_path, drawn):
@@ -169,7 +169,7 @@ def test_only_chosen_frames_are_kept_and_their_truth_read(tmp_path, monkeypatch)
 
 def test_the_sample_belongs_together(tmp_path, monkeypatch):
     samples = []
-    monkeypatch.setattr(module, "montage", samples.extend)
+    monkeypatch.setattr(module, "numbered", lambda key, shown: samples.extend(shown) or {})
     sequence = video("01", tmp_path, 9, (5,))
     outputs, batch = chunk(sequence, 4, 8)
     outputs.labels[1][20, 20] = 77
@@ -251,7 +251,7 @@ class Drawing(CellMethod):
 def shown(monkeypatch):
     """The samples of each montage from now on."""
     calls = []
-    monkeypatch.setattr(module, "montage", lambda samples: calls.append(samples) or np.zeros((4, 4, 3), np.uint8))
+    monkeypatch.setattr(module, "numbered", lambda key, samples: calls.append(samples) or {})
     return calls
 
 
@@ -338,7 +338,7 @@ def test_pictures_of_a_training_land_in_the_store(tmp_path):
         devices=1,
         max_epochs=2,
         logger=logger,
-        callbacks=[Pictures()],
+        callbacks=[Pictures(samples=1)],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -354,9 +354,9 @@ def test_pictures_of_a_training_land_in_the_store(tmp_path):
     names = sorted(path.removeprefix("images/").split("+timestamp")[0] for path in found)
     # the sanity check before the first step left nothing; the test comes at the step where training ended
     assert len(names) == 3
-    assert names[1:] == ["val~montage+step+3", "val~montage+step+6"]
-    assert names[0].startswith("test~montage+step+")
+    assert names[1:] == ["val~frame_1+step+3", "val~frame_1+step+6"]
+    assert names[0].startswith("test~frame_1+step+")
     image = Image.open(client.download_artifacts(logger.run_id, found[0], str(tmp_path)))
     assert image.mode == "RGB"
-    assert image.width > 4 * 300
+    assert image.width > 2 * 300
     assert client.get_run(logger.run_id).data.tags["mlflow.loggedImages"] == "True"

@@ -6,6 +6,7 @@ import socket
 import pytest
 
 from lightning_cells.cli import main
+from lightning_cells.cli.dashboard import _show
 from lightning_cells.loggers.store import open_experiment, open_store, tracking_uri
 
 
@@ -14,6 +15,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The command that would take over."""
     words: list[str] = []
     monkeypatch.setattr("os.execve", lambda program, command, variables: words.extend(command))
+    monkeypatch.setattr("lightning_cells.cli.dashboard._when_it_answers", lambda health, lines, opens: _show(lines))
     return words
 
 
@@ -37,7 +39,7 @@ def test_columns_and_charts_of_each_experiment_have_an_address(
 def test_the_password_of_a_store_is_nowhere_to_be_seen(
     started: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightning_cells.cli.dashboard._prepare", lambda uri, server: None)
+    monkeypatch.setattr("lightning_cells.cli.dashboard._prepare", lambda uri, server: [])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@db.example/runs")
     assert main(["dashboard", "--port", "54999"]) == 0
     assert "Runs of postgresql://me:***@db.example/runs" in capsys.readouterr().out

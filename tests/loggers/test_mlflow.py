@@ -183,7 +183,7 @@ def test_curves(fitted: Fitted) -> None:
 
 
 def test_pictures(fitted: Fitted) -> None:
-    pictures = sorted((fitted.artifacts / "images").glob("val*montage*.png"))
+    pictures = sorted((fitted.artifacts / "images").glob("val*frame_1*.png"))
     assert len(pictures) == 2, "one per epoch"
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
 
@@ -244,7 +244,7 @@ def test_test_and_predict_with_a_store(fitted: Fitted, simulated: Path, home: Pa
     assert run.data.tags["stage"] == "test"
     best = max(point.value for point in fitted.client.get_metric_history(fitted.runs()[0].info.run_id, "val/SEG"))
     assert run.data.metrics["test/SEG"] == pytest.approx(best, abs=1e-6)
-    assert list(home.glob("artifacts/*/artifacts/images/test*montage*.png"))
+    assert list(home.glob("artifacts/*/artifacts/images/test*frame_1*.png"))
     assert not (home / "checkpoints").exists()
 
 

@@ -127,7 +127,7 @@ def test_server_that_stops_and_comes_back(
         assert steps == list(range(8)), "none missing, none twice"
         assert len(client.get_metric_history(run.info.run_id, "val/SEG")) == 2
         pictures = [info.path for info in client.list_artifacts(run.info.run_id, "images")]
-        assert len([path for path in pictures if path.endswith(".png") and "montage" in path]) == 2
+        assert len([path for path in pictures if path.endswith(".png") and "frame_1+" in path]) == 2
         assert {"config.yaml", "environment.txt"} <= {info.path for info in client.list_artifacts(run.info.run_id)}
     assert not (home / "mlflow.db").exists()
 

@@ -307,3 +307,19 @@ def test_a_strip_is_the_row_of_a_montage_without_text_around():
     assert np.array_equal(drawn.image, image[TOP : TOP + 320, LEFT[0] : LEFT[-1] + 320])
     assert drawn.caption == "01   frame 3   SEG 0.500   1 of 2 cells matched"
     assert drawn.kinds == {"matched": 1, "missed": 1, "unknown": 0}
+
+
+def test_a_block_has_the_same_panels_in_two_lines(monkeypatch):
+    texts = write_down(monkeypatch)
+    sample = Sample("01", 7, np.random.default_rng(0).random((64, 64)), RESULT, TRUTH)
+    line, block = montage([sample]), montage([sample], block=True)
+    assert texts.count("Frame") == texts.count("Errors") == 2
+    assert block.shape[1] == 2 * module.MARGIN + 2 * 320 + module.GAP
+    for panel, left in enumerate(LEFT):
+        top, column = TOP + panel // 2 * (320 + module.CAPTION), LEFT[panel % 2]
+        there, here = block[top : top + 320, column : column + 320], line[TOP : TOP + 320, left : left + 320]
+        np.testing.assert_array_equal(there, here)
+    seen = np.zeros((8, 8, 3), np.uint8)
+    wide = montage([Sample("01", 7, sample.frame, RESULT, TRUTH, seen)], block=True)
+    assert wide.shape[1] == 2 * module.MARGIN + 3 * 320 + 2 * module.GAP
+    assert wide.shape[0] == block.shape[0]
