@@ -29,6 +29,8 @@ VERBS = {
     "track": "track your own frames with a checkpoint or a registered model",
     "register": "put a trained method into MLflow's model registry",
     "evaluate": "compare a result folder with the truth",
+    "export": "write a result as a table, GEFF, TrackMate XML, or for napari",
+    "view": "open a result in napari",
     "sweep": "look for the best options: an Optuna study, on one machine or many",
     "reproduce": "run the papers' tables, and put the results beside theirs",
     "launch": "train on several nodes, by SLURM or torchrun",

@@ -1,0 +1,151 @@
+"""Results for other programs, read back by what reads them; all parts are worked out by hand."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from lightning_cells.cli import main
+from lightning_cells.data.tracks import Track
+from lightning_cells.errors import InputError
+from lightning_cells.exchange import FORMATS, edges, export, nodes
+from lightning_cells.result import Result
+
+
+@pytest.fixture
+def result() -> Result:
+    """Three frames from number 5 on: cell 1 divides into 3 and 4 after two frames, cell 2 stays."""
+    labels = np.zeros((3, 12, 16), np.int32)
+    labels[:2, 1:4, 1:4] = 1
+    labels[:, 8:10, 10:14] = 2
+    labels[2, 0:2, 0:2] = 3
+    labels[2, 4:6, 4:7] = 4
+    rows = [Track(1, 5, 6, 0), Track(2, 5, 7, 0), Track(3, 7, 7, 1), Track(4, 7, 7, 1)]
+    return Result(labels, {row.label: row for row in rows}, 5, np.full((3, 12, 16), 7, np.uint8))
+
+
+def test_the_graph(result: Result) -> None:
+    cells = nodes(result)
+    assert cells[["id", "frame", "track", "parent"]].to_numpy().tolist() == [
+        [0, 5, 1, 0],
+        [1, 5, 2, 0],
+        [2, 6, 1, 0],
+        [3, 6, 2, 0],
+        [4, 7, 2, 0],
+        [5, 7, 3, 1],
+        [6, 7, 4, 1],
+    ]
+    assert {tuple(edge) for edge in edges(cells).tolist()} == {(0, 2), (1, 3), (3, 4), (2, 5), (2, 6)}
+
+
+def test_a_gap_in_a_track_is_bridged() -> None:
+    labels = np.zeros((3, 8, 8), np.int32)
+    labels[[0, 2], 2:4, 2:4] = 1
+    gap = Result(labels, {1: Track(1, 0, 2, 0)})
+    assert edges(nodes(gap)).tolist() == [[0, 1]]
+
+
+def test_csv(result: Result, tmp_path: Path) -> None:
+    table = pd.read_csv(export(result, "csv", tmp_path / "cells.csv"))
+    assert list(table.columns) == ["frame", "track", "parent", "y", "x", "area", "mean_intensity"]
+    assert table.iloc[1].tolist() == [5, 2, 0, 8.5, 11.5, 8, 7]
+
+
+def test_geff_is_read_by_its_own_package(result: Result, tmp_path: Path) -> None:
+    geff = pytest.importorskip("geff")
+    out = export(result, "geff", tmp_path / "cells.geff")
+    graph, metadata = geff.read(out)
+    assert [axis.name for axis in metadata.axes] == ["t", "y", "x"]
+    assert metadata.directed
+    assert set(graph.edges) == {(0, 2), (1, 3), (3, 4), (2, 5), (2, 6)}
+    assert graph.nodes[1] == {"t": 5, "y": 8.5, "x": 11.5, "area": 8, "track": 2}
+    geff.validate_structure(out)
+
+
+def test_trackmate(result: Result, tmp_path: Path) -> None:
+    root = ElementTree.parse(export(result, "trackmate", tmp_path / "cells.xml")).getroot()
+    spots = {spot.get("ID"): spot for spot in root.iter("Spot")}
+    assert root.find("Model/AllSpots").get("nspots") == "7" == str(len(spots))
+    assert (spots["1"].get("POSITION_X"), spots["1"].get("POSITION_Y"), spots["1"].get("FRAME")) == ("11.5", "8.5", "5")
+    assert float(spots["1"].get("RADIUS")) == pytest.approx((8 / np.pi) ** 0.5)
+    families = [
+        {(int(edge.get("SPOT_SOURCE_ID")), int(edge.get("SPOT_TARGET_ID"))) for edge in track}
+        for track in root.iter("Track")
+    ]
+    assert families == [{(0, 2), (2, 5), (2, 6)}, {(1, 3), (3, 4)}]
+    assert [track.get("TRACK_ID") for track in root.iter("TrackID")] == ["0", "1"]
+
+
+def test_napari_files(result: Result, tmp_path: Path) -> None:
+    out = export(result, "napari", tmp_path / "out")
+    np.testing.assert_array_equal(tifffile.imread(out / "labels.tif"), result.labels)
+    assert json.loads((out / "graph.json").read_text()) == {"3": [1], "4": [1]}
+    assert pd.read_csv(out / "tracks.csv").iloc[0].tolist() == [1, 0, 2, 2]
+
+
+def test_ome_zarr(result: Result, tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    root = zarr.open_group(str(export(result, "ome-zarr", tmp_path / "cells.ome.zarr")), mode="r")
+    np.testing.assert_array_equal(root["0"][:], result.frames)
+    np.testing.assert_array_equal(root["labels/cells/0"][:], result.labels)
+    (scales,) = root["labels/cells"].attrs["multiscales"]
+    assert [axis["name"] for axis in scales["axes"]] == ["t", "y", "x"]
+    assert root["labels"].attrs["labels"] == ["cells"]
+
+
+@pytest.mark.parametrize("to", ["csv", "trackmate", "napari"])
+def test_empty_results_and_twice(to: str, tmp_path: Path) -> None:
+    empty = Result(np.zeros((2, 8, 8), np.int32), {})
+    out = tmp_path / f"out{FORMATS[to][1]}"
+    assert export(empty, to, out) == export(empty, to, out)
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_a_folder_of_someone_else_is_left_alone(result: Result, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").touch()
+    with pytest.raises(InputError, match="with something else in it"):
+        export(result, "napari", tmp_path / "mine")
+
+
+def test_the_verb(result: Result, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    result.save(tmp_path / "01_RES")
+    assert main(["export", str(tmp_path / "01_RES"), "--to", "csv"]) == 0
+    assert capfd.readouterr().out == f"{tmp_path / '01_RES.csv'}\n"
+    assert len(pd.read_csv(tmp_path / "01_RES.csv")) == 7
+
+
+def test_view_shows_three_layers(result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = {}
+
+    class Viewer:
+        def __init__(self, title: str) -> None:
+            pass
+
+        def __getattr__(self, name: str):
+            return lambda data, **options: shown.update({name: (data, options)})
+
+    monkeypatch.setitem(sys.modules, "napari", SimpleNamespace(Viewer=Viewer, run=lambda: None))
+    result.save(tmp_path / "01_RES")
+    tifffile.imwrite(tmp_path / "frames.tif", result.frames, photometric="minisblack")
+    assert main(["view", str(tmp_path / "01_RES"), str(tmp_path / "frames.tif")]) == 0
+    np.testing.assert_array_equal(shown["add_image"][0], result.frames)
+    np.testing.assert_array_equal(shown["add_labels"][0], result.labels)
+    tracks, options = shown["add_tracks"]
+    assert tracks.shape == (7, 4)
+    assert options["graph"] == {3: [1], 4: [1]}
+
+
+def test_without_napari_the_remedy_is_told(
+    result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "napari", None)
+    result.save(tmp_path / "01_RES")
+    assert main(["view", str(tmp_path / "01_RES")]) == 2
+    assert "pip install 'lightning-cells[napari]'" in capfd.readouterr().err
