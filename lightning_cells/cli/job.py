@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.utilities import rank_zero_only
 from mlflow.entities import Param
 
@@ -24,10 +24,11 @@ from lightning_cells.callbacks.pruning import Pruning
 from lightning_cells.cli.resolving import Resolver
 from lightning_cells.cli.training import TrainingCLI, run
 from lightning_cells.errors import InputError, first_line
-from lightning_cells.experiments.baselines import tracked, tracked_at_size, tune
+from lightning_cells.experiments.baselines import pixel_forest, tracked, tracked_at_size, tune
 from lightning_cells.experiments.processes import Message, ParentLink
 from lightning_cells.experiments.runner import log_result
-from lightning_cells.experiments.scores import MINUTES, measure, tracked_by
+from lightning_cells.experiments.scores import MINUTES, Track, measure, tracked_by
+from lightning_cells.instances.classical import ThresholdWatershed
 from lightning_cells.loggers.mlflow import RunLogger
 from lightning_cells.loggers.store import open_experiment, open_store
 from lightning_cells.paths import output_dir
@@ -141,16 +142,19 @@ def _classical(task: Message) -> Message:
     place = open_experiment(client, logger["experiment_name"]).experiment_id
     run_id = client.create_run(place, tags=logger["tags"], run_name=logger["run_name"]).info.run_id
     try:
+        seed = seed_everything(resolver.resolve(task["fit"]).seed_everything, verbose=False)  # chooses annotated frames
         training = resolver.data(task["fit"], "fit").sequences["train"]
         began = time.process_time()
-        pipeline = tune(training)
+        pipeline = pixel_forest(training, seed) if task["classical"] == "forest" else tune(training)
         minutes = (time.process_time() - began) / 60
-        client.log_batch(run_id, params=[Param(key, str(value)) for key, value in asdict(pipeline).items()])
+        settings = asdict(pipeline) if isinstance(pipeline, ThresholdWatershed) else {"classifier": "random forest"}
+        client.log_batch(run_id, params=[Param(key, str(value)) for key, value in settings.items()])
         measures = {}
         for name, words in task["tests"].items():
-            track = tracked_at_size if name in task["unseen"] else tracked
+            told = name in task["unseen"] and isinstance(pipeline, ThresholdWatershed)
+            track: Track = partial(tracked_at_size if told else tracked, pipeline)  # type: ignore[arg-type]
             videos = resolver.data(words, "test").sequences["test"]
-            measures[name] = {**measure(partial(track, pipeline), videos), MINUTES: minutes}
+            measures[name] = {**measure(track, videos), MINUTES: minutes}
         log_result(client, run_id, measures)
     except BaseException:
         client.set_terminated(run_id, "FAILED")

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from lightning_cells.data.ctc import merge_identities
 from lightning_cells.data.image_files import read_frame
 from lightning_cells.data.sequence import Sequence, cell_areas, diameter_of, typical_diameter
 from lightning_cells.errors import InputError
 from lightning_cells.instances.classical import ThresholdWatershed
 from lightning_cells.instances.linking import OverlapLinker
+from lightning_cells.instances.pixel_forest import PixelForest
 from lightning_cells.metrics.ctc_measures import CTCMatcher
 from lightning_cells.result import Result
 
@@ -66,6 +68,22 @@ def tune(sequences: Seq[Sequence]) -> ThresholdWatershed:
     whole = best(ThresholdWatershed(diameter=diameter), _CHOICES)
     local = replace(whole, window=_WINDOWS[0], level=_LOCAL_LEVELS[0])
     return max(whole, best(local, {"window": _WINDOWS, **_CHOICES, "level": _LOCAL_LEVELS}), key=score)
+
+
+def pixel_forest(sequences: Seq[Sequence], seed: int) -> PixelForest:
+    """Returns a classifier of pixels, trained on all annotated frames of videos at their size on disk.
+
+    Raises:
+        InputError: if none of the frames has segmentation truth.
+    """
+    frames, labels = [], []
+    for sequence in sequences:
+        for index in np.flatnonzero(sequence.annotated):
+            seg, tra = sequence.truth(int(index))
+            if seg is not None:
+                frames.append(_frame(sequence, int(index)))
+                labels.append(merge_identities(tra, seg))
+    return PixelForest(frames, labels, seed)
 
 
 def tracked(pipeline: Pipeline, sequence: Sequence) -> Result:

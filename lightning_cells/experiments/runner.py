@@ -69,7 +69,7 @@ class Job:
         unseen: tests in which videos are tracked as anyone's, with the size of their cells estimated.
         weights: which checkpoint is tested.
         weights_of: the job whose weights are tested, instead of a training.
-        classical: whether a classical pipeline is tuned on the training videos, instead of a training.
+        classical: whether a classical pipeline is tuned on the training videos, instead of a training; which, by name.
         tags: of the run; by all of them a finished run is found again, or, without any, by parent and name.
         run_name: None takes `name`.
     """
@@ -80,7 +80,7 @@ class Job:
     unseen: frozenset[str] = frozenset()
     weights: Weights = "best"
     weights_of: "Job | None" = None
-    classical: bool = False
+    classical: bool | str = False
     tags: Mapping[str, str] = field(default_factory=dict)
     run_name: str | None = None
 

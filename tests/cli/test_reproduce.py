@@ -29,6 +29,7 @@ MINIATURE: dict[str, Any] = {
         "trained": {"values": {"x": {"SEG": 0.5}}},
         "decoded": {"weights_of": "trained", "set": {"model.decoder.min_size": 4}},
         "classical": {"classical": True},
+        "forest": {"classical": "forest"},
     },
     "claims": [{"better": "classical", "worse": "trained", "measure": "SEG", "paper": "six steps are few"}],
     "tiny": {
@@ -66,8 +67,9 @@ def test_a_table_from_beginning_to_end(miniature: Path, home: Path, tmp_path: Pa
     folder = home / "reproduce/miniature"
     result = json.loads((folder / "tiny.json").read_text())
     values = {cell["row"]: cell["values"] for cell in result["cells"]}
-    assert set(values) == {"trained", "decoded", "classical"}
+    assert set(values) == {"trained", "decoded", "classical", "forest"}
     assert values["classical"][0] > 0.3, "a threshold finds simulated nuclei"
+    assert values["forest"][0] > 0.3, "so does a classifier of pixels"
     assert "| trained | x | " in (folder / "tiny.md").read_text()
     assert "| `miniature` | classical | x | SEG | " in readme.read_text()
     assert (folder / "tiny.png").stat().st_size > 5000
@@ -82,12 +84,13 @@ def test_a_table_from_beginning_to_end(miniature: Path, home: Path, tmp_path: Pa
         assert run.data.metrics["test/SEG"] == pytest.approx(values[row][0])
     lengths = {"diameter", "window", "blur", "depth", "min_size"}
     assert by_row["classical"].data.params.keys() == {"dark", "level", *lengths}
+    assert by_row["forest"].data.params.keys() == {"classifier"}
     assert by_row["trained"].data.tags["method"] == "ULSTM"
     assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {"tiny.md", "tiny.json", "tiny.png"}
 
     again = say(capfd, "reproduce", miniature)
-    assert "3 of 3 runs are there already" in again.out
-    assert len(client.search_runs([place])) == 4
+    assert "4 of 4 runs are there already" in again.out
+    assert len(client.search_runs([place])) == 5
     assert json.loads((folder / "tiny.json").read_text()) == result
 
 

@@ -78,7 +78,7 @@ def jobs_of(table: Table, scale: ScaleName, overrides: dict[str, Any]) -> list[R
         row, setting = table.rows[name], table.scale(scale)
         folds = setting.folds if row.folds is None else row.folds
         seeds = row.seeds or setting.seeds
-        if row.classical:  # nothing in it is random
+        if row.classical is True:  # nothing in it is random
             seeds = seeds[:1]
         for column in setting.data:
             for fold in range(max(1, folds)):
@@ -152,7 +152,13 @@ def identity(job: RowJob, describe: Describe) -> str:
 
     return digest(
         {
-            "kind": "classical" if job.classical else "train" if job.weights_of is None else "measure",
+            "kind": "forest"
+            if job.classical == "forest"
+            else "classical"
+            if job.classical
+            else "train"
+            if job.weights_of is None
+            else "measure",
             "training": described(job.fit, "fit"),
             "tests": {name: described(options, "test") for name, options in job.tests.items()},
             "unseen": sorted(job.unseen),

@@ -69,12 +69,14 @@ def markdown(results: Results) -> str:
 def verdict_text(verdict: ClaimVerdict, scale: ScaleName) -> str:
     """A claim, what became of it, and why."""
     claim = verdict.claim
+    beats = "beats" if claim.within is None else f"is within {claim.within:g} of"
     said = (
-        f"{claim.better} beats {claim.worse} in {claim.measure} ({claim.paper}): **{verdict.words}** at scale `{scale}`"
+        f"{claim.better} {beats} {claim.worse} in {claim.measure} ({claim.paper}): **{verdict.words}** at scale "
+        f"`{scale}`"
     )
     if not verdict.pairs:
         return f"{said}: no runs to compare"
-    opposite = "; the opposite holds" if verdict.words == "not reproduced" else ""
+    opposite = "; the opposite holds" if verdict.words == "not reproduced" and claim.within is None else ""
     span = "" if math.isnan(verdict.low) else f", 95 % interval {verdict.low:+.3f} to {verdict.high:+.3f}, paired t"
     return f"{said}: difference {verdict.difference:+.3f}{span}, {verdict.pairs} pairs of runs{opposite}"
 

@@ -212,7 +212,7 @@ def judge(claim: Claim, table: Table, values: pd.DataFrame) -> ClaimVerdict:
     rows = [claim.better, claim.worse]
     units = values[values["measure"].eq(claim.measure) & values["row"].isin(rows)]
     means = units.groupby(["data", "fold", "seed", "row"])["value"].mean()
-    if any(table.rows[row].classical for row in rows):
+    if any(table.rows[row].classical is True for row in rows):
         means = means.groupby(["data", "fold", "row"]).mean()
     both = means.unstack("row").reindex(columns=rows).dropna()
     pairs = both[claim.better] - both[claim.worse]
@@ -221,5 +221,9 @@ def judge(claim: Claim, table: Table, values: pd.DataFrame) -> ClaimVerdict:
     if len(pairs) >= _LEAST:
         half = float(stats.t.ppf((1 + _LEVEL) / 2, len(pairs) - 1) * pairs.sem())
         low, high = difference - half, difference + half
-    words = "reproduced" if low > 0 else "not reproduced" if high < 0 else "undecided"
+    if claim.within is None:
+        holds, fails = low > 0, high < 0
+    else:
+        holds, fails = low > -claim.within and high < claim.within, low > claim.within or high < -claim.within
+    words = "reproduced" if holds else "not reproduced" if fails else "undecided"
     return ClaimVerdict(claim, len(pairs), difference, low, high, words)

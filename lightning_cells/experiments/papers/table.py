@@ -146,7 +146,8 @@ class Row(Strict):
         tiny: further ones at scale ``tiny``.
         paper: further ones at scale ``paper``.
         weights_of: the row whose trained weights are measured with other options, instead of a training.
-        classical: whether a threshold and a watershed are tuned on the training videos, instead of a training.
+        classical: whether a threshold and a watershed are tuned on the training videos, instead of a training;
+            ``forest`` trains a classifier of pixels on their annotated frames, in Ilastik's place.
         folds: other folds than those of the scale.
         seeds: other seeds than those of the scale.
         values: what the paper has: column -> measure -> value.
@@ -156,7 +157,7 @@ class Row(Strict):
     tiny: Part = Part()
     paper: Part = Part()
     weights_of: str | None = None
-    classical: bool = False
+    classical: bool | Literal["forest"] = False
     folds: _Whole | None = None
     seeds: list[_Whole] | None = None
     values: dict[str, dict[str, _Number]] = Field(default={})
@@ -167,19 +168,21 @@ class Row(Strict):
 
 
 class Claim(Strict):
-    """That one row beats another.
+    """That one row beats another, or that it makes no difference which.
 
     Attributes:
         better: row.
         worse: row.
         measure: by which.
         paper: how the paper puts it.
+        within: the two differ by less than this; None says that one beats the other.
     """
 
     better: str
     worse: str
     measure: str
     paper: str
+    within: _Number | None = None
 
 
 class Table(Strict):

@@ -9,7 +9,15 @@ from test_papers_table import SMALL, written
 
 from lightning_cells.errors import InputError
 from lightning_cells.experiments.papers.jobs import CODE, IDENTITY, RowJob, code_version
-from lightning_cells.experiments.papers.report import BEGIN, END, check_readme, markdown, section, write_section
+from lightning_cells.experiments.papers.report import (
+    BEGIN,
+    END,
+    check_readme,
+    markdown,
+    section,
+    verdict_text,
+    write_section,
+)
 from lightning_cells.experiments.papers.results import ClaimVerdict, Results, judge, measured, outdated, sum_up
 from lightning_cells.experiments.papers.table import Claim, Table, read_table
 from lightning_cells.experiments.runner import RESULT, Job, Outcome, ParentRun
@@ -60,6 +68,17 @@ def test_the_interval_is_that_of_the_paired_t_test(table: Table) -> None:
 )
 def test_verdicts(one: list[float], two: list[float], words: str, table: Table) -> None:
     assert judged(rows(one, two), table).words == words
+
+
+@pytest.mark.parametrize(
+    ("two", "words"),
+    [([0.51, 0.61, 0.7], "reproduced"), ([0.3, 0.39, 0.5], "not reproduced"), ([0.45, 0.7, 0.6], "undecided")],
+)
+def test_that_there_is_no_difference_is_a_claim_too(two: list[float], words: str, table: Table) -> None:
+    alike = CLAIM.model_copy(update={"within": 0.05})
+    verdict = judge(alike, table, measured(rows([0.5, 0.6, 0.7], two)))
+    assert verdict.words == words
+    assert f"one is within 0.05 of two in SEG (it does): **{words}**" in verdict_text(verdict, "tiny")
 
 
 def test_pairs_are_of_the_same_seed_whatever_their_order(table: Table) -> None:
