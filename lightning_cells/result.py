@@ -29,20 +29,32 @@ class Result:
         lineage: the tracks by number, with their first and last frame and their mother.
         first_frame: number of the first frame, as in the names of its files.
         frames: the video that was tracked, an array (T, H, W) or its place on disk; None if it is not at hand.
+        pattern: which files there are its frames, see `open_frames`.
+        channel: which channel of it was tracked.
     """
 
     labels: np.ndarray
     lineage: Lineage
     first_frame: int = 0
     frames: np.ndarray | Path | None = None
+    pattern: str | None = None
+    channel: int | None = None
 
     @classmethod
-    def read(cls, folder: str | Path, frames: np.ndarray | str | Path | None = None) -> "Result":
+    def read(
+        cls,
+        folder: str | Path,
+        frames: np.ndarray | str | Path | None = None,
+        pattern: str | None = None,
+        channel: int | None = None,
+    ) -> "Result":
         """Reads a result folder, with ``maskNNN.tif`` and ``res_track.txt``.
 
         Args:
             folder: by custom ``01_RES``.
             frames: the video that was tracked, for pictures and intensities.
+            pattern: which files there are its frames, see `open_frames`.
+            channel: which channel of it was tracked.
 
         Raises:
             InputError: if a file is missing or not readable, or masks differ in size.
@@ -55,7 +67,7 @@ class Result:
                 raise InputError(f"{path}: is of another size than the first mask: give masks of one size")
         lineage = read_tracks(folder / "res_track.txt")
         source = Path(frames) if isinstance(frames, str) else frames
-        return cls(np.stack(labels).astype(np.int32), lineage, min(masks), source)
+        return cls(np.stack(labels).astype(np.int32), lineage, min(masks), source, pattern, channel)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -110,7 +122,7 @@ class Result:
     def _images(self) -> list[np.ndarray | None]:
         if self.frames is None:
             return [None] * len(self)
-        with open_frames(self.frames) as frames:
+        with open_frames(self.frames, self.pattern, self.channel) as frames:
             if (len(frames), *frames.size) != self.labels.shape:
                 there = f"{len(frames)} of {frames.size[0]} x {frames.size[1]}"
                 raise InputError(f"frames: are {there}, which {self} is not of: give the video that was tracked")

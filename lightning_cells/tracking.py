@@ -120,19 +120,27 @@ class Tracker:
         with checkpoint.open("rb") as file:
             self.digest = hashlib.file_digest(file, "blake2b").hexdigest()
 
-    def track(self, frames: np.ndarray | str | Path, progress: bool = True) -> Result:
+    def track(
+        self,
+        frames: np.ndarray | str | Path,
+        progress: bool = True,
+        pattern: str | None = None,
+        channel: int | None = None,
+    ) -> Result:
         """Tracks the cells of a video in memory.
 
         Args:
             frames: (T, H, W) whole numbers from 0 to 65535, or the path of a folder of grey 8- or 16-bit TIFFs or of a
                 multi-page TIFF; see `open_frames`.
             progress: whether to show a bar at a terminal.
+            pattern: which files of a folder are frames, such as ``img_{t}_c0.tif``; see `frames_in_order`.
+            channel: which of several channels to take, from 0.
 
         Raises:
             InputError: for frames that cannot be used.
         """
         source = Path(frames) if isinstance(frames, str) else frames
-        with open_frames(source) as opened, torch.inference_mode():
+        with open_frames(source, pattern, channel) as opened, torch.inference_mode():
             preprocessing, method = self._fitted(opened, progress)
             video = self._opened(method, opened)
             labels, doubts = [], Doubts(preprocessing.cell_area)
@@ -140,9 +148,17 @@ class Tracker:
                 doubts.see(found)
                 labels.append(found)
             _warn(doubts.said(video.lineage))
-            return Result(np.stack(labels), video.lineage, opened.numbers[0], source)
+            return Result(np.stack(labels), video.lineage, opened.numbers[0], source, pattern, channel)
 
-    def track_to(self, source: Path, out: Path, preview: bool = False, interval: float = 20.0) -> tuple[int, int]:
+    def track_to(
+        self,
+        source: Path,
+        out: Path,
+        preview: bool = False,
+        interval: float = 20.0,
+        pattern: str | None = None,
+        channel: int | None = None,
+    ) -> tuple[int, int]:
         """Tracks a video of any length and writes ``maskNNN.tif`` and ``res_track.txt``.
 
         The cells that were found are kept in a hidden folder beside `out` until the result is whole: if the process is
@@ -153,6 +169,8 @@ class Tracker:
             out: result folder; an earlier result in it is replaced.
             preview: whether to write a GIF beside `out`, named ``<out>_preview.gif``.
             interval: seconds between two states to go on from, beyond which work may be lost.
+            pattern: which files of a folder are frames, such as ``img_{t}_c0.tif``; see `frames_in_order`.
+            channel: which of several channels to take, from 0.
 
         Returns:
             How many frames there are, and how many tracks were found.
@@ -162,7 +180,7 @@ class Tracker:
         """
         out = out.resolve()
         work = out.with_name(f".{out.name}.tracking")
-        with open_frames(source) as frames:
+        with open_frames(source, pattern, channel) as frames:
             if any(path.resolve().parent == out for path in frames.files):
                 raise InputError(f"{out}: holds the frames: give another result folder")
             writer = ResultWriter(out, frames.digits, temporary=work / "masks")  # refuses before anything is computed
@@ -175,7 +193,7 @@ class Tracker:
                 preprocessing, method = self._fitted(frames)
                 video = self._opened(method, frames)
                 decoder = getattr(method, "decoder", None)
-                spool = Spool(work, self._key(frames, preprocessing, repr(decoder)), interval)
+                spool = Spool(work, self._key(frames, channel, preprocessing, repr(decoder)), interval)
                 _remove_masks(work)
                 pictures = Preview(len(frames)) if preview else None
                 doubts = Doubts(preprocessing.cell_area)
@@ -247,10 +265,10 @@ class Tracker:
             video.flips = True
         return video
 
-    def _key(self, frames: Frames, preprocessing: Preprocessing, decoder: str) -> str:
+    def _key(self, frames: Frames, channel: int | None, preprocessing: Preprocessing, decoder: str) -> str:
         """All that found cells depend on."""
         versions = [__version__, torch.__version__, np.__version__]
-        source = [stamp(frames.files), frames.size, frames.numbers[0]]
+        source = [stamp(frames.files), frames.size, frames.numbers[0], channel]
         return json.dumps(
             [versions, self.digest, source, preprocessing, decoder, self._device.type, self._chunk, self._flips]
         )

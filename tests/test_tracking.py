@@ -223,6 +223,40 @@ def test_names_in_natural_order_and_own_numbers(simulated: Path, checkpoints: di
     assert [min(contents(tmp_path / "b")), "mask0051.tif" in contents(tmp_path / "b")] == ["mask0040.tif", True]
 
 
+def test_pattern_and_channel(
+    simulated: Path, checkpoints: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pixels, folder, checkpoint = stack(simulated / "01"), tmp_path / "frames", checkpoints["ulstm"]
+    folder.mkdir()
+    for number, frame in enumerate(pixels):
+        tifffile.imwrite(folder / f"img_t{number}_c0.tif", frame // 2)
+        tifffile.imwrite(folder / f"img_t{number}_c1.tif", frame)
+    both, grey = np.stack([pixels // 2, pixels], 1), {"photometric": "minisblack"}
+    tifffile.imwrite(tmp_path / "both.ome.tif", both, metadata={"axes": "TCYX"}, **grey)
+    assert "--pattern" in complaint(capfd, folder, checkpoint, tmp_path / "a")
+    assert track(folder, checkpoint, tmp_path / "a", "--pattern", "img_t{t}_c1.tif") == 0
+    assert "--channel 0 to 1" in complaint(capfd, tmp_path / "both.ome.tif", checkpoint, tmp_path / "b")
+    assert track(tmp_path / "both.ome.tif", checkpoint, tmp_path / "b", "--channel", "1") == 0
+    assert track(simulated / "01", checkpoint, tmp_path / "c") == 0
+    assert contents(tmp_path / "a") == contents(tmp_path / "b") == contents(tmp_path / "c")
+    tracker = engine.Tracker(checkpoint, "cpu")
+    result = tracker.track(folder, progress=False, pattern="img_t{t}_c1.tif")
+    np.testing.assert_array_equal(result.labels, stack(tmp_path / "c"))
+    other = tracker.track(tmp_path / "both.ome.tif", progress=False, channel=1)
+    assert result.cells.equals(other.cells)  # with the intensities of what was tracked
+
+
+def test_another_channel_is_not_gone_on_with(
+    simulated: Path, checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels, path = stack(simulated / "01"), tmp_path / "both.ome.tif"
+    tifffile.imwrite(path, np.stack([pixels, pixels], 1), metadata={"axes": "TCYX"}, photometric="minisblack")
+    tracker = engine.Tracker(checkpoints["ulstm"], "cpu", chunk=5)
+    with open_frames(path, channel=0) as first, open_frames(path, channel=1) as second:
+        keys = {tracker._key(frames, n, tracker.preprocessing, "") for n, frames in enumerate((first, second))}
+    assert len(keys) == 2
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -424,7 +458,7 @@ def test_bad_frames(checkpoints: dict[str, Path], tmp_path: Path, capfd: pytest.
 
     grey = {"photometric": "minisblack"}
     assert "holds no TIFF" in told("empty")
-    assert "is 24x20 pixels, the first frame is 24x24" in told("sizes", frame[0], frame[1, :, :20])
+    assert "is 24x20 pixels, 0.tif is 24x24" in told("sizes", frame[0], frame[1, :, :20])
     assert "float32 pixels" in told("float", frame[0].astype(np.float32))
     assert "float32 pixels" in told("file_float", frame.astype(np.float32), **grey)
     assert "colour" in told("rgb", np.stack([frame[0]] * 3, -1), photometric="rgb")
@@ -435,7 +469,7 @@ def test_bad_frames(checkpoints: dict[str, Path], tmp_path: Path, capfd: pytest.
 
     text = tmp_path / "text.tif"
     text.write_text("no image")
-    assert "no readable TIFF" in complaint(capfd, text, checkpoints["ulstm"], tmp_path / "out")
+    assert "not a readable image (not a TIFF file" in complaint(capfd, text, checkpoints["ulstm"], tmp_path / "out")
     assert "no such folder" in complaint(capfd, tmp_path / "none", checkpoints["ulstm"], tmp_path / "out")
     whole = tmp_path / "whole.tif"
     tifffile.imwrite(whole, frame, compression="lzw", metadata=None, **grey)
@@ -444,7 +478,7 @@ def test_bad_frames(checkpoints: dict[str, Path], tmp_path: Path, capfd: pytest.
     with tifffile.TiffWriter(tmp_path / "mixed.tif") as file:
         file.write(frame[0], **grey)
         file.write(frame[1, :20], **grey)
-    assert "2 sizes of pages" in complaint(capfd, tmp_path / "mixed.tif", checkpoints["ulstm"], tmp_path / "out")
+    assert "2 series of images" in complaint(capfd, tmp_path / "mixed.tif", checkpoints["ulstm"], tmp_path / "out")
 
 
 def test_bad_checkpoints(

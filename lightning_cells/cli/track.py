@@ -1,10 +1,11 @@
 """Tracks the cells of your own frames with a trained method, and writes a result folder.
 
 FRAMES is a folder of grey 8- or 16-bit TIFFs of one size, in the order of the numbers in their names, or one
-multi-page TIFF. A model remembers its method and how frames are to be prepared. DIR gets maskNNN.tif, in which
-each cell has the number of its track, and res_track.txt with one row "track first last parent" each. After a crash the
-same command goes on where it was. --decoder.NAME VALUE changes a setting of the model's decoder, as
---model.decoder.NAME does in a training; sizes in pixels are for cells of the training's size.
+multi-page TIFF; with the extra bioio also an OME-Zarr, ND2, CZI or LIF. A model remembers its method and how frames
+are to be prepared. DIR gets maskNNN.tif, in which each cell has the number of its track, and res_track.txt with one row
+"track first last parent" each. After a crash the same command goes on where it was. --decoder.NAME VALUE changes a
+setting of the model's decoder, as --model.decoder.NAME does in a training; sizes in pixels are for cells of the
+training's size.
 
 Of many videos DIR gets NAME_RES for each, and a table; those that are done are skipped, also after a crash.
 
@@ -13,6 +14,8 @@ lightning-cells track my_frames --checkpoint outputs/checkpoints/RUN/best.ckpt -
 lightning-cells track movie.tif --checkpoint best.ckpt --out movie_RES --device cuda --scale 0.5
 lightning-cells track movie.tif --model models:/nuclei/1 --out movie_RES --diameter 60
 lightning-cells track plate/*/ --out results
+lightning-cells track my_frames --pattern 'img_{t}_c0.tif' --out my_RES
+lightning-cells track two_colours.ome.tif --channel 1 --out my_RES
 """
 
 import argparse
@@ -31,6 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
     parser.add_argument(
         "frames", metavar="FRAMES", type=Path, nargs="+", help="folder of TIFFs, or a multi-page TIFF; or many of them"
+    )
+    parser.add_argument(
+        "--pattern",
+        metavar="NAME",
+        help="which files of the folder are frames: their name with {t} in place of the number or time, and * for "
+        "anything, such as 'img_{t}_c0.tif'; default: all, if their names differ in one number alone",
+    )
+    parser.add_argument(
+        "--channel", type=int, metavar="N", help="which of several channels or colours of FRAMES to track, from 0"
     )
     trained = parser.add_mutually_exclusive_group()
     trained.add_argument("--checkpoint", type=Path, metavar="F", help="best.ckpt or last.ckpt of a run")
@@ -127,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
         )
 
     def track(source: Path, out: Path) -> tuple[int, int]:
-        return tracker.track_to(source, out, args.preview)
+        return tracker.track_to(source, out, args.preview, pattern=args.pattern, channel=args.channel)
 
     if len(args.frames) > 1 or args.share is not None:
         options = {name: value for name, value in vars(args).items() if name not in _WHERE}

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import weakref
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -22,7 +23,7 @@ def stamp(paths: Iterable[Path]) -> str:
     """Digest of names, sizes and times of files: while it stays, so do their contents, which are not read.
 
     Raises:
-        InputError: if a file is gone.
+        InputError: if a file is gone, or is none.
     """
     digest = hashlib.blake2b(digest_size=16)
     for path in paths:
@@ -30,6 +31,8 @@ def stamp(paths: Iterable[Path]) -> str:
             state = path.stat()
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from None
+        if not stat.S_ISREG(state.st_mode):  # reading from a pipe may wait for ever
+            raise InputError(f"{path}: is no regular file, but a folder, pipe or device: remove it")
         # inode and change time see a replacement within one tick of the modification time
         place = (os.path.abspath(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
         digest.update(repr(place).encode())

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from lightning_cells.data.image_files import is_frame
+from lightning_cells.data.tracks import MAX_DIGITS
 from lightning_cells.errors import InputError
 
 Truth = Literal["gold", "silver"]
@@ -64,6 +65,8 @@ def frame_paths(folder: Path, prefix: str = "t") -> dict[int, Path]:
     found: dict[int, Path] = {}
     for path in sorted(filter(is_frame, folder.iterdir())):
         if match := pattern.fullmatch(path.stem):
+            if len(match[1].lstrip("0")) > MAX_DIGITS:
+                raise InputError(f"{path}: its number is too large: number frames by at most {MAX_DIGITS} digits")
             number = int(match[1])
             if number in found:
                 raise InputError(f"{path}: is frame {number} as is {found[number].name}: remove one of them")

@@ -14,7 +14,7 @@ from lightning_cells.data.tracks import Lineage, clip_lineage, read_tracks
 from lightning_cells.errors import InputError
 from lightning_cells.progress import Progress
 
-FORMAT = 1
+FORMAT = 2
 """Version of what `decode` writes; a cache entry of another version is not used."""
 
 ARRAYS: dict[str, np.dtype] = {
@@ -99,23 +99,16 @@ class _Reader:
 
     def __init__(self, files: SequenceFiles) -> None:
         self.files = files
-        self.size: tuple[int, ...] | None = None
+        self.size: tuple[int, int] | None = None
         self._rows: Lineage = {} if files.tracks is None else read_tracks(files.tracks)
         numbers = list(files.frames)
         self.lineage = clip_lineage(self._rows, numbers[0], numbers[-1] + 1)
         self._fresh = max(self._rows, default=0) + 1
 
     def frame(self, number: int) -> np.ndarray:
-        """Pixels as on disk."""
-        path = self.files.frames[number]
-        frame = read_frame(path)
-        if self.size is None:
-            self.size = frame.shape
-        if frame.shape != self.size:
-            raise InputError(
-                f"{path}: is {_size(frame.shape)} pixels, the frames before are {_size(self.size)}: "
-                "give all frames one size"
-            )
+        """Pixels as on disk; all of one size."""
+        frame = read_frame(self.files.frames[number], self.size)
+        self.size = (frame.shape[0], frame.shape[1])
         return frame
 
     def labels(self, number: int) -> np.ndarray:
@@ -148,14 +141,7 @@ class _Reader:
     def _mask(self, paths: dict[int, Path], number: int) -> np.ndarray | None:
         if number not in paths:
             return None
-        mask = read_mask(paths[number])
-        if mask.shape != self.size:
-            frame = self.files.frames[number]
-            raise InputError(
-                f"{paths[number]}: is {_size(mask.shape)} pixels, frame {frame.name} is {_size(self.size)}: "
-                "give both one size"
-            )
-        return mask
+        return read_mask(paths[number], self.size)
 
     def _check(self, tra: np.ndarray, number: int) -> None:
         """Each marker needs a row that covers the frame."""
@@ -167,7 +153,3 @@ class _Reader:
                     f"{self.files.tra[number]}: holds label {label}, which {lack} in {self.files.tracks}: "
                     "correct the mask or the row"
                 )
-
-
-def _size(shape: tuple[int, ...] | None) -> str:
-    return "x".join(map(str, shape or ()))

@@ -1,4 +1,4 @@
-"""Anyone's frames: a folder of images under any names, one multi-page TIFF, or an array."""
+"""Anyone's frames: a folder of images under any names, one file of a whole video, or an array."""
 
 import re
 from abc import ABC, abstractmethod
@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import tifffile
 
 from lightning_cells.data.ctc import frame_paths
-from lightning_cells.data.image_files import is_frame, quiet_tifffile, read_frame
-from lightning_cells.errors import InputError, one_line
+from lightning_cells.data.frame_names import frames_in_order
+from lightning_cells.data.image_files import is_frame, read_frame
+from lightning_cells.data.microscope_files import MicroscopeVideo, is_microscope_file
+from lightning_cells.data.tiff import Planes, open_tiff
+from lightning_cells.errors import InputError
 
 _CHANNELS = (1, 3, 4)
 _LARGEST = np.iinfo(np.uint16).max
@@ -53,104 +55,85 @@ class Frames(ABC):
 
 
 @contextmanager
-def open_frames(path: Path | np.ndarray) -> Iterator[Frames]:
-    """Opens a folder of TIFFs, one TIFF of any number of pages, or an array.
+def open_frames(path: Path | np.ndarray, pattern: str | None = None, channel: int | None = None) -> Iterator[Frames]:
+    """Opens a folder of TIFFs, one file of a whole video, or an array.
 
     Args:
         path: the folder or file, or frames (T, H, W) of whole numbers from 0 to 65535. Files named t000.tif, t001.tif,
-            ... keep their numbers; if any has another name, all are frames 0, 1, ... in natural order (img2 before
-            img10), as are pages.
+            ... keep their numbers; under other names frames are 0, 1, ... in the order of the number that tells them
+            apart (img2 before img10), as are the images of a file, in the order of its time axis.
+        pattern: which files of a folder are frames, see `frames_in_order`.
+        channel: which of several channels or colours to take, from 0.
 
     Raises:
-        InputError: if there is nothing to read, or it is of a kind that is not a grey two-dimensional video.
+        InputError: if there is nothing to read, it is of a kind that is not a grey two-dimensional video, frames are
+            missing, or their order is not known.
     """
     if not isinstance(path, Path):
+        _only(pattern, channel, "an array", "a folder of frames")
         yield _Array(path)
+    elif is_microscope_file(path):
+        _only(pattern, None, f"{path}", "a folder of frames")
+        yield _Stack(MicroscopeVideo(path, channel), path, _files(path))
     elif path.is_dir():
-        yield _Folder(path)
-    elif path.is_file():
-        with quiet_tifffile():
-            try:
-                file = tifffile.TiffFile(path)
-            except Exception:  # damaged headers make it stumble in many ways
-                raise InputError(
-                    f"{path}: is no readable TIFF: give a folder of TIFFs or one multi-page TIFF"
-                ) from None
-            with file:
-                yield _Pages(path, file)
+        yield _Folder(path, pattern, channel)
+    elif path.exists():
+        _only(pattern, None, f"{path}", "a folder of frames")
+        with open_tiff(path, channel) as planes:
+            if planes.dtype not in (np.uint8, np.uint16):
+                raise InputError(f"{path}: has {planes.dtype} pixels: save frames as 8- or 16-bit unsigned integers")
+            yield _Stack(planes, path, planes.files)
     else:
         raise InputError(f"{path}: there is no such folder or file: check the path")
 
 
+def _only(pattern: str | None, channel: int | None, here: str, where: str) -> None:
+    """Raises InputError for an option that says nothing here."""
+    for name, value in (("--pattern", pattern), ("--channel", channel)):
+        if value is not None:
+            raise InputError(f"{name} {value}: is for {where}, not for {here}: leave it out")
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(filter(Path.is_file, path.rglob("*")))
+
+
 class _Folder(Frames):
-    def __init__(self, folder: Path) -> None:
-        images = (path for path in folder.iterdir() if is_frame(path))
-        self.files = sorted(images, key=lambda path: _natural(path.name))
-        if not self.files:
-            raise InputError(f"{folder}: holds no TIFF: give the folder of the frames, saved as .tif files")
-        if all(re.fullmatch(r"t\d{3,}", path.stem, re.IGNORECASE) for path in self.files):
-            numbered = frame_paths(folder)
-            self.files = list(numbered.values())
-            self.numbers = range(min(numbered), max(numbered) + 1)
-            self.digits = len(self.files[0].stem) - 1
+    def __init__(self, folder: Path, pattern: str | None, channel: int | None) -> None:
+        if pattern is None and _are_numbered(list(filter(is_frame, folder.iterdir()))):
+            self.files = list(frame_paths(folder).values())
         else:
-            self.numbers = range(len(self.files))
-            self.digits = _digits(len(self.files))
-        height, width = read_frame(self.files[0]).shape
-        self.size = (height, width)
-
-    def _pixels(self, index: int) -> tuple[np.ndarray, str]:
-        return read_frame(self.files[index]), str(self.files[index])
-
-
-class _Pages(Frames):
-    def __init__(self, path: Path, file: tifffile.TiffFile) -> None:
-        self.files = [path]
-        self._file = file
-        self._stack: np.ndarray | None = None
-        try:
-            series, pages = file.series, len(file.pages)
-            first = series[0].keyframe
-            axes = [axis for axis, n in zip(series[0].axes, series[0].shape, strict=True) if n > 1 and axis not in "YX"]
-        except Exception:
-            raise InputError(f"{path}: is truncated or no TIFF of images: copy it again") from None
-        if first.samplesperpixel != 1 or "C" in axes or "S" in axes:
+            self.files = frames_in_order(folder, pattern)
+        self._channel = channel
+        self.numbers, self.digits = range(len(self.files)), _digits(len(self.files))
+        if _are_numbered(self.files):
+            first, last = (int(self.files[index].stem[1:]) for index in (0, -1))
+            if last - first + 1 == len(self.files):
+                self.numbers, self.digits = range(first, last + 1), len(self.files[0].stem) - 1
+        self.size, other = (self._shape(index) for index in (0, -1))
+        if other != self.size:  # told before one that claims too much takes memory
+            here, there = ("x".join(map(str, shape)) for shape in (other, self.size))
             raise InputError(
-                f"{path}: has several colours or channels: save one grey channel, with time as the axis of its pages"
+                f"{self.files[-1]}: is {here} pixels, {self.files[0].name} is {there}: give all frames one size"
             )
-        if len(series) > 1 or len(axes) > 1:
-            shape = "x".join(map(str, series[0].shape)) if len(series) == 1 else f"{len(series)} sizes of pages"
-            raise InputError(f"{path}: has {shape}: give pages of one size, one per frame")
-        if first.dtype not in (np.uint8, np.uint16):
-            raise InputError(f"{path}: has {first.dtype} pixels: save frames as 8- or 16-bit unsigned integers")
-        if pages == 1 and axes:  # ImageJ describes only the first page of large stacks
-            try:
-                self._stack = tifffile.memmap(path, mode="r").squeeze()
-            except (OSError, ValueError):
-                raise InputError(f"{path}: is truncated or compressed as a whole: save it with plain pages") from None
-        self.numbers = range(pages if self._stack is None else len(self._stack))
-        self.digits = _digits(len(self.numbers))
-        height, width = first.shape[-2:]
-        self.size = (height, width)
+
+    def _shape(self, index: int) -> tuple[int, int]:
+        with open_tiff(self.files[index], self._channel, alone=True) as planes:
+            return planes.shape
 
     def _pixels(self, index: int) -> tuple[np.ndarray, str]:
-        name = f"{self.files[0]}, page {index + 1}"
-        if self._stack is not None:
-            frame = np.array(self._stack[index])
-            return frame.astype(frame.dtype.newbyteorder("="), copy=False), name
-        page = self._file.pages[index]
-        segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-        try:
-            # a short strip may decode to wrong pixels without any error
-            if not segments or any(n <= 0 or start + n > self._file.filehandle.size for start, n in segments):
-                raise ValueError("its pixels end early")
-            frame = page.asarray()
-        except Exception as error:  # each codec has an exception class of its own
-            reason = one_line(error)[:80]
-            raise InputError(f"{name}: is truncated or not readable ({reason}): copy the file again") from None
-        if frame.ndim != 2 or frame.dtype not in (np.uint8, np.uint16):
-            raise InputError(f"{name}: is no grey 8- or 16-bit image: save all pages alike")
-        return frame.astype(frame.dtype.newbyteorder("="), copy=False), name
+        return read_frame(self.files[index], self.size, self._channel), str(self.files[index])
+
+
+class _Stack(Frames):
+    def __init__(self, images: Planes | MicroscopeVideo, path: Path, files: list[Path]) -> None:
+        self.files = files
+        self._images, self._path = images, path
+        self.numbers, self.digits = range(images.count), _digits(images.count)
+        self.size = images.shape
+
+    def _pixels(self, index: int) -> tuple[np.ndarray, str]:
+        return self._images.read(index), f"{self._path}, page {index + 1}"
 
 
 class _Array(Frames):
@@ -191,10 +174,9 @@ def check_frames(frames: np.ndarray) -> np.ndarray:
     return frames.astype(np.uint16)
 
 
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Sorts numbers within names by their values."""
-    parts = re.findall(r"\d+|\D+", name.lower())
-    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]
+def _are_numbered(files: list[Path]) -> bool:
+    """Whether there are files, named t000.tif, t001.tif, ..."""
+    return bool(files) and all(re.fullmatch(r"t\d{3,}", path.stem, re.IGNORECASE) for path in files)
 
 
 def _digits(frames: int) -> int:

@@ -1,20 +1,22 @@
 """Reads and writes the pixels of one image file."""
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import io
+import struct
 from pathlib import Path
 
 import numpy as np
 import tifffile
 
 from lightning_cells.data.atomic import writing
-from lightning_cells.errors import InputError, one_line
+from lightning_cells.data.pixels import looked_up
+from lightning_cells.data.tiff import check_density, explained, open_tiff, regular
+from lightning_cells.errors import InputError
 
 STILLS = (".tif", ".tiff", ".png")
 """Endings of still images and their labels, in small letters."""
 FRAMES = (".tif", ".tiff")
 """Endings of the frames and masks of videos, in small letters."""
+_PALETTE = 3  # PNG's type of colour
 MAX_LABEL = 65535
 """Largest label of the challenge's 16-bit masks."""
 
@@ -24,38 +26,42 @@ def is_frame(path: Path) -> bool:
     return path.suffix.lower() in FRAMES and not path.name.startswith(".")
 
 
-def read_frame(path: Path) -> np.ndarray:
-    """Reads one grey input frame.
+def read_frame(path: Path, size: tuple[int, int] | None = None, channel: int | None = None) -> np.ndarray:
+    """Reads one grey input frame, with the brightness that its file means.
 
     Args:
-        path: 8- or 16-bit TIFF of any byte order and compression, or PNG.
+        path: 8- or 16-bit TIFF of any byte order and compression, or PNG. Where white is zero, or numbers stand for the
+            greys of a palette, that is undone.
+        size: what it must have, (H, W), as the other frames; looked at before memory is taken.
+        channel: which of several channels or colours of a TIFF to take, from 0; None if there must be just one.
 
     Returns:
         (H, W) uint8 or uint16, in native byte order.
 
     Raises:
-        InputError: if the file is missing, truncated, in colour, three-dimensional, or of another type.
+        InputError: if the file is missing, truncated, in colour, three-dimensional, or of another type or size.
     """
-    pixels = _read(path)
+    pixels = _read(path, size, channel)
     if pixels.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path}: has {pixels.dtype} pixels: save frames as 8- or 16-bit unsigned integers")
     return pixels
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """Reads one mask of instance labels or classes.
+def read_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Reads one mask of instance labels or classes, as they are stored.
 
     Args:
         path: TIFF or PNG of integers; labels are 0 (background) to 65535.
+        size: what it must have, (H, W), as the frame it is of; looked at before memory is taken.
 
     Returns:
         (H, W) uint16.
 
     Raises:
-        InputError: if the file is missing, truncated, in colour, three-dimensional, not of integers, or holds
-            labels outside 0..65535.
+        InputError: if the file is missing, truncated, in colour, three-dimensional, not of integers, of another size,
+            or holds labels outside 0..65535.
     """
-    pixels = _read(path)
+    pixels = _read(path, size, raw=True)
     if pixels.dtype.kind not in "bui":
         raise InputError(f"{path}: has {pixels.dtype} pixels: save masks as 16-bit unsigned integers")
     if pixels.dtype.itemsize > 2 or pixels.dtype.kind == "i":
@@ -90,57 +96,42 @@ def write_image(path: Path, array: np.ndarray) -> None:
         )
 
 
-def _read(path: Path) -> np.ndarray:
+def _read(path: Path, size: tuple[int, int] | None, channel: int | None = None, raw: bool = False) -> np.ndarray:
     """Returns the (H, W) pixels of a TIFF or PNG in native byte order."""
-    try:
-        pixels = _decode_png(path) if path.suffix.lower() == ".png" else _decode_tiff(path)
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file: check the name") from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}): make it a readable image file") from None
-    except Exception as error:  # each codec has an exception class of its own
-        reason = one_line(error)[:80]
-        raise InputError(f"{path}: is truncated or not a readable image ({reason}): copy it again") from None
-    while pixels.ndim > 2 and pixels.shape[0] == 1:
-        pixels = pixels[0]
-    if pixels.ndim != 2 or pixels.size == 0:
-        raise InputError(f"{path}: has shape {pixels.shape}: give one 2-D grey image per file")
-    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    if path.suffix.lower() == ".png":
+        return _decode_png(path, size, raw)
+    with open_tiff(path, channel, alone=True) as planes:
+        if planes.count != 1:
+            raise InputError(
+                f"{path}: has {planes.count} pages: give one 2-D image per file, or this file itself as the video"
+            )
+        _check_size(path, planes.shape, size)
+        return planes.read(0, raw)
 
 
-def _decode_png(path: Path) -> np.ndarray:
-    import imagecodecs  # most files need it not
+def _check_size(path: Path, here: tuple[int, ...], size: tuple[int, int] | None) -> None:
+    if 0 in here or len(here) != 2:
+        raise InputError(f"{path}: has shape {here}: give one 2-D grey image per file")
+    if size is not None and here != size:
+        found, wanted = ("x".join(map(str, shape)) for shape in (here, size))
+        raise InputError(f"{path}: is {found} pixels, others of the video are {wanted}: give all images one size")
 
-    pixels = imagecodecs.png_decode(path.read_bytes())
+
+def _decode_png(path: Path, size: tuple[int, int] | None, raw: bool) -> np.ndarray:
+    import imagecodecs  # most files need neither
+    from PIL import Image
+
+    with explained(path):
+        content = regular(path).read_bytes()
+        width, height, depth, kind = struct.unpack(">IIBB", content[16:26])
+        _check_size(path, (height, width), size)
+        check_density(str(path), (height, width), 2 * height * width, len(content))
+        if kind == _PALETTE:
+            picture = Image.open(io.BytesIO(content))
+            palette = np.array(picture.getpalette(), np.uint16).reshape(-1, 3).T
+            return np.asarray(picture) if raw else looked_up(np.asarray(picture), 257 * palette, path)
+        pixels = imagecodecs.png_decode(content)
     if pixels.ndim == 3:
         raise InputError(f"{path}: is a colour image: save it as one grey channel")
-    return pixels
-
-
-def _decode_tiff(path: Path) -> np.ndarray:
-    with quiet_tifffile(), tifffile.TiffFile(path) as file:
-        series, end = file.series, file.filehandle.size
-        if len(series) != 1 or len(file.pages) != 1:
-            raise InputError(f"{path}: has {len(file.pages)} pages: give one 2-D image per file")
-        page = series[0].keyframe
-        if page.samplesperpixel != 1:
-            raise InputError(f"{path}: is a colour image: save it as one grey channel")
-        # a short LZW strip decodes to wrong pixels without any error
-        segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-        if not segments or any(count <= 0 or offset + count > end for offset, count in segments):
-            raise InputError(f"{path}: is truncated: copy it again")
-        return series[0].asarray(maxworkers=1)
-
-
-@contextmanager
-def quiet_tifffile() -> Iterator[None]:
-    """Keeps tifffile from printing dozens of lines about a broken file: ours names it in one."""
-    logger = logging.getLogger("tifffile")
-    before = logger.disabled
-    logger.disabled = True
-    try:
-        yield
-    finally:
-        logger.disabled = before
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    return pixels // (255 // (2**depth - 1)) if raw and depth < 8 else pixels  # few bits are decoded as if they were 8

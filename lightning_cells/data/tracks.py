@@ -5,7 +5,11 @@ from typing import NamedTuple
 
 from lightning_cells.data.atomic import writing
 from lightning_cells.data.image_files import MAX_LABEL
-from lightning_cells.errors import InputError
+from lightning_cells.data.tiff import regular
+from lightning_cells.errors import InputError, one_line
+
+MAX_DIGITS = 9
+"""Most digits of a frame number: then those of cells in frames fit into 64 bits."""
 
 
 class Track(NamedTuple):
@@ -37,7 +41,7 @@ def read_tracks(path: Path) -> Lineage:
             child begins (which a cycle cannot).
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = regular(Path(path)).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file: add it with one row 'L B E P' per track") from None
     except (OSError, UnicodeDecodeError):
@@ -50,8 +54,10 @@ def read_tracks(path: Path) -> Lineage:
             continue
         place = f"{path}, line {number}"
         if len(fields) != 4 or not all(field.isascii() and field.isdigit() for field in fields):
-            raise InputError(f"{place}: '{line.strip()}' is not a row of four whole numbers 'L B E P'")
-        track = Track(*map(int, fields))
+            raise InputError(f"{place}: '{one_line(line)[:60]}' is not a row of four whole numbers 'L B E P'")
+        if any(len(field.lstrip("0")) > MAX_DIGITS for field in fields):
+            raise InputError(f"{place}: holds a number of more than {MAX_DIGITS} digits: correct the row")
+        track = Track(*(int(field.lstrip("0") or 0) for field in fields))
         if not 1 <= track.label <= MAX_LABEL:
             raise InputError(f"{place}: label {track.label} is not in 1..{MAX_LABEL}: renumber the tracks")
         if track.label in lineage:

@@ -1,5 +1,6 @@
 """What is in an opened video, and what is refused."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -173,6 +174,13 @@ def test_rows_beyond_the_video_are_clipped(root: Path, cache: Path) -> None:
     (root / "01_GT" / "TRA" / "man_track.txt").write_text("1 0 9 0\n2 3 4 0\n4 5 8 2\n7 7 9 0\n")
     sequence = open_sequence(root, "01", "zscore", cache=cache)
     assert sequence.lineage == {1: Track(1, 3, 6, 0), 2: Track(2, 3, 4, 0), 4: Track(4, 5, 6, 2)}
+
+
+@pytest.mark.parametrize("name", ["01/t004.tif", "01_GT/SEG/man_seg003.tif", "01_GT/TRA/man_track004.tif"])
+def test_pipes_in_the_place_of_files(root: Path, cache: Path, name: str) -> None:
+    (root / name).unlink()
+    os.mkfifo(root / name)
+    complaint(lambda: open_sequence(root, "01", "zscore", cache=cache), root / name, "pipe")
 
 
 def test_too_many_classes(root: Path, cache: Path) -> None:

@@ -54,15 +54,26 @@ def test_no_tracks(tmp_path: Path, content: str) -> None:
         ("1 0 4 1\n", 1, "parent 1"),
         ("1 0 4 2\n2 5 9 1\n", 1, "parent 2"),
         ("1 5 6 3\n2 7 8 1\n3 9 9 2\n", 1, "parent 3"),
+        (f"1 0 {2**63} 0\n", 1, "more than 9 digits"),
+        (f"1 0 {5000 * '9'} 0\n", 1, "more than 9 digits"),
+        (f"{5000 * '7'} 0 4 0\n", 1, "more than 9 digits"),
+        (f"1 0 4 0\n2 0 {5000 * 'x'} 0\n", 2, "2 0 xxx"),
     ],
 )
 def test_bad_rows(tmp_path: Path, content: str, line: int, word: str) -> None:
     path = tmp_path / "man_track.txt"
     path.write_text(content)
-    complaint(lambda: read_tracks(path), f"{path}, line {line}:", word)
+    assert len(complaint(lambda: read_tracks(path), f"{path}, line {line}:", word)) < len(str(path)) + 200
+
+
+def test_leading_zeros(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(f"{5000 * '0'}1 000 004 0\n")
+    assert read_tracks(tmp_path / "a.txt") == {1: Track(1, 0, 4, 0)}
 
 
 def test_unreadable_track_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    complaint(lambda: read_tracks(tmp_path / "pipe.txt"), "pipe")
     complaint(lambda: read_tracks(tmp_path / "gone.txt"), tmp_path / "gone.txt")
     complaint(lambda: read_tracks(tmp_path), tmp_path)
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00\x81")

@@ -1,0 +1,97 @@
+"""Videos in the formats of microscopes, by way of bioio, an optional extra."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_cells.errors import InputError, one_line
+
+_READERS = {".zarr": "OME-Zarr", ".nd2": "ND2", ".czi": "CZI", ".lif": "LIF"}
+
+
+def is_microscope_file(path: Path) -> bool:
+    """Whether a file, or the folder of an OME-Zarr, is of a format that is read by bioio."""
+    return path.suffix.lower() in _READERS and path.exists()
+
+
+class MicroscopeVideo:
+    """One grey video in a file of a microscope.
+
+    Args:
+        path: OME-Zarr, ND2, CZI or LIF.
+        channel: which of several to take, from 0.
+
+    Raises:
+        InputError: if bioio is not installed or cannot read the file, or it holds several scenes, planes in depth,
+            several channels of which none is chosen, colours, or other numbers than 8 or 16 bits.
+
+    Attributes:
+        count: number of frames.
+        shape: height and width.
+    """
+
+    def __init__(self, path: Path, channel: int | None = None) -> None:
+        self._path = path
+        self._image = _opened(path)
+        try:
+            scenes, sizes = list(self._image.scenes), dict(self._image.dims.items())
+            dtype = np.dtype(self._image.dtype)
+        except Exception as error:  # each reader has errors of its own
+            raise self._unreadable(error) from None
+        if len(scenes) > 1:
+            named = ", ".join(map(str, scenes[:3])) + (", ..." if scenes[3:] else "")
+            raise InputError(
+                f"{path}: holds {len(scenes)} scenes ({named}): save the one to track as a file of its own"
+            )
+        if sizes.get("S", 1) > 1:
+            raise InputError(f"{path}: is in colour: save it as one grey channel")
+        if sizes.get("Z", 1) > 1:
+            raise InputError(f"{path}: has {sizes['Z']} planes in depth (axis Z): save one, or a projection of them")
+        channels = sizes.get("C", 1)
+        if channels > 1 and channel is None:
+            raise InputError(f"{path}: has {channels} channels: choose one (--channel 0 to {channels - 1})")
+        if channel is not None and not 0 <= channel < channels:
+            raise InputError(f"--channel {channel}: {path} has {channels} channels: give 0 to {channels - 1}")
+        if dtype not in (np.uint8, np.uint16):
+            raise InputError(f"{path}: has {dtype} pixels: save frames as 8- or 16-bit unsigned integers")
+        self._channel = channel or 0
+        self.count: int = sizes.get("T", 1)
+        self.shape: tuple[int, int] = (sizes["Y"], sizes["X"])
+
+    def read(self, index: int) -> np.ndarray:
+        """Reads frame `index`, (H, W) uint8 or uint16; the others stay on disk."""
+        try:
+            plane = self._image.get_image_dask_data("YX", T=index, C=self._channel, Z=0)
+            frame = np.asarray(plane.compute(scheduler="synchronous"))
+        except Exception as error:  # as above
+            raise self._unreadable(error) from None
+        return frame.astype(frame.dtype.newbyteorder("="), copy=False)
+
+    def _unreadable(self, error: Exception) -> InputError:
+        return InputError(f"{self._path}: is damaged or not readable ({one_line(error)[:80]}): copy it again")
+
+
+def _opened(path: Path) -> Any:
+    """What bioio makes of a file."""
+    kind = _READERS[path.suffix.lower()]
+    install = "pip install 'lightning-cells[bioio]'"
+    try:
+        from bioio import BioImage
+        from bioio_base.exceptions import UnsupportedFileFormatError
+    except ImportError:
+        raise InputError(f"{path}: is {kind}, which bioio reads, and that is not installed: {install}") from None
+    logger = logging.getLogger("bioio")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)  # ours names a broken file in one line
+    try:
+        return BioImage(path)
+    except UnsupportedFileFormatError:
+        raise InputError(
+            f"{path}: is damaged, or bioio's reader of {kind} is not installed: copy it again, or {install}"
+        ) from None
+    except Exception as error:  # each reader has errors of its own
+        raise InputError(f"{path}: is damaged or not readable ({one_line(error)[:80]}): copy it again") from None
+    finally:
+        logger.setLevel(before)
