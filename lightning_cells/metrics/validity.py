@@ -56,11 +56,13 @@ def check_masks(lineage: Lineage, frames: Collection[int], vertices: NDArray[np.
                 f"{name}: the row of track {track.label} says frames {track.begin} to {track.end}, but the "
                 f"masks are those of frames {first} to {last}; correct the row"
             )
-    rows = [t.label + VERTEX * np.arange(t.begin, t.end + 1) for t in lineage.values()]
-    expected = np.concatenate([np.empty(0, np.int64), *rows])
-    extra = np.setdiff1d(vertices, expected)
-    if extra.size:
-        frame, label = divmod(int(extra[0]), VERTEX)
+    begin, end = np.full((2, max(MAX_LABEL, *lineage, 0) + 1), -1)
+    for track in lineage.values():
+        begin[track.label], end[track.label] = track.begin, track.end
+    numbers, labels = np.divmod(vertices, VERTEX)
+    outside = np.flatnonzero((numbers < begin[labels]) | (numbers > end[labels]))
+    if outside.size:
+        frame, label = int(numbers[outside[0]]), int(labels[outside[0]])
         if label not in lineage:
             raise InputError(
                 f"{name}: label {label} in the mask of frame {frame} has no row in the track "
@@ -71,13 +73,39 @@ def check_masks(lineage: Lineage, frames: Collection[int], vertices: NDArray[np.
             f"{name}: label {label} is in the mask of frame {frame}, outside frames {track.begin} to "
             f"{track.end} of its row; correct the row, or give these cells another label"
         )
-    absent = np.setdiff1d(expected, vertices)
-    if absent.size:
-        frame, label = divmod(int(absent[0]), VERTEX)
+    missing = _first_missing(numbers, labels, begin, end)
+    if missing is not None:
+        frame, label = missing
         track = lineage[label]
-        if not np.any(vertices % VERTEX == label):
+        if not np.any(labels == label):
             raise InputError(f"{name}: track {label} has a row but is in no mask; remove the row")
         raise InputError(
             f"{name}: label {label} is missing in the mask of frame {frame}, though its row says frames "
             f"{track.begin} to {track.end}; shorten the row, or split the track at the gap"
         )
+
+
+def _first_missing(
+    numbers: NDArray[np.int64], labels: NDArray[np.int64], begin: NDArray[np.int64], end: NDArray[np.int64]
+) -> tuple[int, int] | None:
+    """Finds the first frame, and there the lowest label, in which a cell of a row is not; None if all are there.
+
+    Args:
+        numbers: (N,) frames of the cells, none outside its row.
+        labels: (N,) theirs.
+        begin: first frame of each label's row, -1 without a row.
+        end: last frame.
+    """
+    order = np.lexsort((numbers, labels))
+    numbers, labels = numbers[order], labels[order]
+    counts = np.bincount(labels, minlength=len(begin))
+    rank = np.arange(len(labels)) - (np.cumsum(counts) - counts)[labels]  # in the order of a label's frames
+    unbroken = counts.copy()
+    shifted = np.flatnonzero(numbers != begin[labels] + rank)
+    np.minimum.at(unbroken, labels[shifted], rank[shifted])
+    short = np.flatnonzero((end >= begin) & (begin >= 0) & (counts < end - begin + 1))
+    if not short.size:
+        return None
+    frames = begin[short] + unbroken[short]
+    first = np.argmin(frames)  # of several the lowest label
+    return int(frames[first]), int(short[first])
