@@ -499,8 +499,8 @@ def test_bad_checkpoints(
 
     data = {"normalisation": "zscore", "scale": 1.0}
     assert "does not fit" in changed(state_dict={})
-    assert "does not fit" in changed(**{SETTINGS: {"method": "torch.nn.Linear", "data": data}})
-    assert "does not fit" in changed(**{SETTINGS: {"method": "nowhere.Method", "data": data}})
+    assert "give --allow torch" in changed(**{SETTINGS: {"method": "torch.nn.Linear", "data": data}})
+    assert "give --allow nowhere" in changed(**{SETTINGS: {"method": "nowhere.Method", "data": data}})
     assert "does not remember how frames" in changed(
         **{SETTINGS: {"method": "lightning_cells.methods.ulstm.ULSTM", "data": {}}}
     )
