@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lightning_cells.data.ctc import frame_paths
+from lightning_cells.data.ctc import frame_paths, track_table
 from lightning_cells.data.frames import open_frames
 from lightning_cells.data.image_files import read_mask
 from lightning_cells.data.result_folder import ResultWriter
@@ -65,7 +65,7 @@ class Result:
         for path, mask in zip(masks.values(), labels, strict=True):
             if mask.shape != labels[0].shape:
                 raise InputError(f"{path}: is of another size than the first mask: give masks of one size")
-        lineage = read_tracks(folder / "res_track.txt")
+        lineage = read_tracks(track_table(folder, "res_track.txt"))
         source = Path(frames) if isinstance(frames, str) else frames
         return cls(np.stack(labels).astype(np.int32), lineage, min(masks), source, pattern, channel)
 

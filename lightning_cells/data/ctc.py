@@ -19,6 +19,7 @@ from lightning_cells.data.tracks import MAX_DIGITS
 from lightning_cells.errors import InputError
 
 Truth = Literal["gold", "silver"]
+_FOLDERS = ("SEG", "TRA", "SEM")
 
 
 @dataclass(frozen=True)
@@ -120,10 +121,14 @@ def find_sequence(root: Path, name: str, truth: Truth = "gold") -> SequenceFiles
     segmented = (gold if truth == "gold" else root / f"{name}_ST") / "SEG"
     if truth == "silver" and not segmented.is_dir():
         raise InputError(f"{segmented}: there is no such folder: use the gold truth or add the silver one")
-    seg = _truth_paths(segmented, "man_seg", frames)
-    tra = _truth_paths(gold / "TRA", "man_track", frames)
-    classes = _truth_paths(gold / "SEM", "man_sem", frames)
-    tracks = gold / "TRA" / "man_track.txt"
+    seg, tra, classes = (
+        truth_paths(folder, prefix)
+        for folder, prefix in ((segmented, "man_seg"), (gold / "TRA", "man_track"), (gold / "SEM", "man_sem"))
+    )
+    for number, path in itertools.chain(seg.items(), tra.items(), classes.items()):
+        if number not in frames:
+            raise InputError(f"{path}: the video has no frame {number}: remove the mask or add the frame")
+    tracks = track_table(gold / "TRA")
     if tra and not tracks.is_file():
         raise InputError(f"{tracks}: there is no such file: add it with one row 'L B E P' per track")
     if tracks.is_file() and not tra:
@@ -132,15 +137,21 @@ def find_sequence(root: Path, name: str, truth: Truth = "gold") -> SequenceFiles
     return SequenceFiles(name, frames, seg, tra, tracks if tra else None, classes, digits)
 
 
-def _truth_paths(folder: Path, prefix: str, frames: dict[int, Path]) -> dict[int, Path]:
-    """`frame_paths` of a truth folder, which may be missing or hold no images."""
-    if not folder.is_dir() or not any(map(is_frame, folder.iterdir())):
-        return {}
-    found = frame_paths(folder, prefix)
-    for number, path in found.items():
-        if number not in frames:
-            raise InputError(f"{path}: the video has no frame {number}: remove the mask or add the frame")
-    return found
+def truth_paths(folder: Path, prefix: str) -> dict[int, Path]:
+    """`frame_paths` of a folder of truth, which may be missing or hold none; capital letters do not matter.
+
+    Raises:
+        InputError: as `frame_paths`, and if it is called as truth is and holds images that are not.
+    """
+    names = [path.name.lower() for path in folder.iterdir() if is_frame(path)] if folder.is_dir() else []
+    others = folder.name in _FOLDERS and names and not any(name.startswith("man_") for name in names)
+    return frame_paths(folder, prefix) if others or any(name.startswith(prefix) for name in names) else {}
+
+
+def track_table(folder: Path, name: str = "man_track.txt") -> Path:
+    """The track table of a folder, whether its name is in capital letters or not; it may be missing."""
+    there = folder.iterdir() if folder.is_dir() else ()
+    return next((path for path in sorted(there) if path.name.lower() == name), folder / name)
 
 
 def merge_identities(tra: np.ndarray | None, seg: np.ndarray | None, fresh: int = 0) -> np.ndarray:

@@ -1,16 +1,19 @@
 """Evaluates a result folder of the Cell Tracking Challenge's layout against a truth folder."""
 
+import itertools
+import warnings
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_cells.data.ctc import frame_paths
-from lightning_cells.data.image_files import is_frame, read_mask
+from lightning_cells.data.ctc import frame_paths, track_table, truth_paths
+from lightning_cells.data.image_files import read_mask
 from lightning_cells.data.tracks import Lineage, clip_lineage, read_tracks
-from lightning_cells.errors import InputError
+from lightning_cells.errors import Doubt, InputError
 from lightning_cells.metrics.counts import CTCCounts
 from lightning_cells.metrics.matcher import CTCMatcher
+from lightning_cells.metrics.truth_doubts import TruthDoubts
 from lightning_cells.progress import Progress
 
 
@@ -41,12 +44,12 @@ def evaluate(result: Path, truth: Path, frames: tuple[int, int] | None = None, p
         raise InputError(f"{truth}: there is no such folder: give the folder that holds SEG and TRA")
     seg_folder, tra_folder = (truth / name if (truth / name).is_dir() else truth for name in ("SEG", "TRA"))
     masks = _within(frame_paths(result, "mask"), frames)
-    seg = _within(_truth_paths(seg_folder, "man_seg"), frames)
-    tra = _within(_truth_paths(tra_folder, "man_track"), frames)
+    seg = _within(truth_paths(seg_folder, "man_seg"), frames)
+    tra = _within(truth_paths(tra_folder, "man_track"), frames)
     if not seg and not tra:
         where = "" if frames is None else f" in frames {frames[0]} to {frames[1] - 1}"
         raise InputError(f"{truth}: holds no man_segNNN.tif and no man_trackNNN.tif{where}; give the truth folder")
-    result_table, truth_table = result / "res_track.txt", tra_folder / "man_track.txt"
+    result_table, truth_table = track_table(result, "res_track.txt"), track_table(tra_folder)
     _check_numbers(masks, seg, seg_folder, result, exact=False)
     if tra:
         _check_numbers(masks, tra, tra_folder, result, exact=True)
@@ -54,6 +57,7 @@ def evaluate(result: Path, truth: Path, frames: tuple[int, int] | None = None, p
     result_lineage = _tracks(result_table, frames)
     truth_lineage = _tracks(truth_table, frames) if tra else None
     matcher = CTCMatcher(result=str(result), truth=str(truth_table))
+    seg_doubts, tra_doubts = TruthDoubts(seg_folder), TruthDoubts(tra_folder)
     # Without track table and markers, frames without truth cells have no say.
     numbers = sorted(masks if tra or result_lineage is not None else seg)
     for number in Progress("evaluating", shown=progress, over=numbers):
@@ -61,14 +65,12 @@ def evaluate(result: Path, truth: Path, frames: tuple[int, int] | None = None, p
         truth_seg = _read_truth(seg.get(number), masks[number], mask)
         truth_tra = _read_truth(tra.get(number), masks[number], mask)
         matcher.update(number, mask, truth_seg, truth_tra)
+        for doubts, seen in ((seg_doubts, truth_seg), (tra_doubts, truth_tra)):
+            if seen is not None:
+                doubts.see(seen)
+    for doubt in itertools.chain(seg_doubts.said(), tra_doubts.said()):
+        warnings.warn(doubt, Doubt, stacklevel=2)
     return matcher.compute(result_lineage, truth_lineage)
-
-
-def _truth_paths(folder: Path, prefix: str) -> dict[int, Path]:
-    """Returns the masks of a truth folder by frame number; none at all is allowed."""
-    if any(path.name.startswith(prefix) and is_frame(path) for path in folder.iterdir()):
-        return frame_paths(folder, prefix)
-    return {}
 
 
 def _within(paths: dict[int, Path], frames: tuple[int, int] | None) -> dict[int, Path]:

@@ -1,17 +1,18 @@
 """Streaming comparison of one video's result with its truth: acyclic oriented graph matching."""
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightning_cells.data.tracks import Lineage
-from lightning_cells.errors import InputError
+from lightning_cells.errors import Doubt, InputError
 from lightning_cells.metrics.counts import CTCCounts
 from lightning_cells.metrics.detection import DetectionCounts, count_detections
 from lightning_cells.metrics.divisions import count_divisions
 from lightning_cells.metrics.matching import Match, Regions, match
-from lightning_cells.metrics.validity import VERTEX, check_masks, check_parents
+from lightning_cells.metrics.validity import VERTEX, check_masks, check_parents, outside_rows
 
 
 class _Edges(NamedTuple):
@@ -110,6 +111,8 @@ class CTCMatcher:
             return seg
 
         truth = _vertices({frame: found.truth for frame, found in self._tra.items()})
+        if truth_lineage is not None:
+            self._tell_rowless(truth, truth_lineage)
         result = _vertices({frame: self._result[frame] for frame in self._tra})
         partner = np.concatenate([f * VERTEX + self._tra[f].partner for f in sorted(self._tra)])
         matched = partner % VERTEX > 0
@@ -131,6 +134,19 @@ class CTCMatcher:
         counterpart[hits != 1] = -1
         edges = _compare(truth_edges, result_edges, counterpart, len(truth), frames)
         return seg + nodes + edges + self._divisions(result_lineage, truth_lineage)
+
+    def _tell_rowless(self, truth: NDArray[np.int64], lineage: Lineage) -> None:
+        """Warns of markers of the truth that no row of its table covers; they count all the same."""
+        rowless = outside_rows(lineage, truth)
+        if rowless.size:
+            frame, label = divmod(int(rowless[0]), VERTEX)
+            others = f", nor have {rowless.size - 1} others" if rowless.size > 1 else ""
+            warnings.warn(
+                f"{self.truth_name}: the marker {label} of frame {frame} has no row that covers it{others}: correct "
+                "the rows or the masks",
+                Doubt,
+                stacklevel=3,
+            )
 
     def _divisions(self, result: Lineage, truth: Lineage) -> CTCCounts:
         partners = {f: dict(zip(m.truth.tolist(), m.partner.tolist(), strict=True)) for f, m in self._tra.items()}

@@ -56,13 +56,9 @@ def check_masks(lineage: Lineage, frames: Collection[int], vertices: NDArray[np.
                 f"{name}: the row of track {track.label} says frames {track.begin} to {track.end}, but the "
                 f"masks are those of frames {first} to {last}; correct the row"
             )
-    begin, end = np.full((2, max(MAX_LABEL, *lineage, 0) + 1), -1)
-    for track in lineage.values():
-        begin[track.label], end[track.label] = track.begin, track.end
-    numbers, labels = np.divmod(vertices, VERTEX)
-    outside = np.flatnonzero((numbers < begin[labels]) | (numbers > end[labels]))
+    outside = outside_rows(lineage, vertices)
     if outside.size:
-        frame, label = int(numbers[outside[0]]), int(labels[outside[0]])
+        frame, label = divmod(int(outside[0]), VERTEX)
         if label not in lineage:
             raise InputError(
                 f"{name}: label {label} in the mask of frame {frame} has no row in the track "
@@ -73,7 +69,8 @@ def check_masks(lineage: Lineage, frames: Collection[int], vertices: NDArray[np.
             f"{name}: label {label} is in the mask of frame {frame}, outside frames {track.begin} to "
             f"{track.end} of its row; correct the row, or give these cells another label"
         )
-    missing = _first_missing(numbers, labels, begin, end)
+    numbers, labels = np.divmod(vertices, VERTEX)
+    missing = _first_missing(numbers, labels, *_rows(lineage))
     if missing is not None:
         frame, label = missing
         track = lineage[label]
@@ -83,6 +80,21 @@ def check_masks(lineage: Lineage, frames: Collection[int], vertices: NDArray[np.
             f"{name}: label {label} is missing in the mask of frame {frame}, though its row says frames "
             f"{track.begin} to {track.end}; shorten the row, or split the track at the gap"
         )
+
+
+def outside_rows(lineage: Lineage, vertices: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns those of the ascending ``frame * VERTEX + label`` of cells that no row covers."""
+    begin, end = _rows(lineage)
+    numbers, labels = np.divmod(vertices, VERTEX)
+    return vertices[(numbers < begin[labels]) | (numbers > end[labels])]
+
+
+def _rows(lineage: Lineage) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The first and the last frame of each label's row, -1 without a row."""
+    begin, end = np.full((2, max(MAX_LABEL, *lineage, 0) + 1), -1)
+    for track in lineage.values():
+        begin[track.label], end[track.label] = track.begin, track.end
+    return begin, end
 
 
 def _first_missing(
