@@ -16,7 +16,7 @@ from lightning_cells.metrics.divisions import compare_divisions
 from lightning_cells.metrics.matching import Regions, match
 from lightning_cells.visualization.drawing import save_png
 from lightning_cells.visualization.lineage import Partners, lineage_picture
-from lightning_cells.visualization.page import file_name
+from lightning_cells.visualization.page import file_name, webp
 from lightning_cells.visualization.video import Preview
 
 CELLS = "test/cells.json"
@@ -67,7 +67,8 @@ class VideoFindings:
         kinds: how many true cells, and spurious ones, are of which kind.
         tracks: of the result.
         divisions: in the frames with markers: found, missed and false; None without such frames.
-        animation: the looping picture, if there is one.
+        animation: the looping picture, if there is one, and
+        pictures: its frames, WebP.
         sheet: some of its frames, uint8 (H, W, 3), if there is one.
         lineage: picture of the lineages, uint8 (H, W, 3), if there is one.
     """
@@ -80,6 +81,7 @@ class VideoFindings:
     tracks: int = 0
     divisions: tuple[int, int, int] | None = None
     animation: Path | None = None
+    pictures: list[bytes] = field(default_factory=list)
     sheet: np.ndarray | None = None
     lineage: np.ndarray | None = None
 
@@ -199,6 +201,7 @@ class _Video:
         if self._preview is not None:
             found.animation = folder / "tracks" / f"{found.key}.gif"
             self._preview.save(found.animation, _MOST_BYTES)
+            found.pictures = [webp(picture) for picture in self._preview.frames()]
             found.sheet = self._preview.sheet()
             found.lineage = lineage_picture(truth, self._lineage, self._partners)
             save_png(folder / "lineage" / f"{found.key}.png", found.lineage)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from lightning_cells.callbacks.findings import CELLS, CellRow, Findings, VideoFindings
 from lightning_cells.metrics.measures import MEASURES, OPERATIONS
 from lightning_cells.visualization.montage import KINDS, Strip
-from lightning_cells.visualization.page import data_uri, png, render, webp
+from lightning_cells.visualization.page import data_uri, png, render, script, webp
 
 _SHOWN_CELLS = 100
 _LABELS = ("truth_label", "label")  # 0 for none
@@ -22,10 +22,10 @@ class About:
         title: name of the run.
         facts: method, data set and the like, in one line.
         measures: name without ``test/`` -> value.
-        table: further facts, by what they are.
+        origin: where it comes from, by what it is: told first.
+        table: further facts, alike.
         config: all options, as YAML; empty if unknown.
         command: by which the test was started; empty if unknown.
-        code: commit of the code, empty if unknown.
         notes: what else the reader must know of the measures.
     """
 
@@ -35,8 +35,8 @@ class About:
     table: Mapping[str, str] = field(default_factory=dict)
     config: str = ""
     command: str = ""
-    code: str = ""
     notes: list[str] = field(default_factory=list)
+    origin: Mapping[str, str] = field(default_factory=dict)
 
 
 def report_page(about: About, findings: Findings, worst: list[Strip]) -> str:
@@ -62,10 +62,11 @@ def report_page(about: About, findings: Findings, worst: list[Strip]) -> str:
         "worst": [{"uri": data_uri(webp(strip.image), "webp"), "caption": strip.caption} for strip in worst],
         "tracked": [_tracked(video) for video in findings.videos if video.animation is not None],
         **_cells(findings),
+        "origin": [(name, value) for name, value in about.origin.items() if value],
         "about": [(name, value) for name, value in about.table.items() if value],
+        "script": script("report.js"),
         "config": about.config,
         "command": about.command,
-        "code": about.code,
     }
     return render("report.html.j2", context)
 
@@ -114,12 +115,11 @@ def _cells(findings: Findings) -> dict[str, object]:
     return {"cell_columns": columns, "cells": rows, "cells_note": note + where}
 
 
-def _tracked(video: VideoFindings) -> dict[str, str]:
-    assert video.animation is not None
+def _tracked(video: VideoFindings) -> dict[str, str | list[str]]:
     assert video.lineage is not None
     return {
         "name": video.key,
-        "animation": data_uri(video.animation.read_bytes(), "gif"),
+        "frames": [data_uri(picture, "webp") for picture in video.pictures],
         "lineage": data_uri(png(video.lineage)),
     }
 

@@ -27,6 +27,7 @@ from lightning_cells.visualization.montage import Sample, strip
 from lightning_cells.visualization.page import file_name
 
 _STAGE = "test/"
+_FULL = 1024  # pixels of a panel of the report, at most
 _IN_WORST = 4  # pictures that the dashboard compares between runs
 
 
@@ -87,7 +88,7 @@ class Report(Callback):
         worst = [candidate.sample() for _, candidate in findings.worst.items()]
         about = _about(trainer, method)
         about.notes += _notes(trainer, findings)
-        page = report_page(about, findings, [strip(sample) for sample in worst])
+        page = report_page(about, findings, [strip(sample, _FULL) for sample in worst])
         (folder / "report.html").write_text(page, encoding="utf-8")
         for logger in mlflow_loggers(trainer):
             client, run = logger.experiment, str(logger.run_id)
@@ -136,11 +137,10 @@ def _about(trainer: Trainer, method: LightningModule) -> About:
     described = data.describe() if isinstance(data, SequenceDataModule) else {}
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     host = machine()
+    checkpoint = Path(str(trainer.ckpt_path or ""))
     table = {
-        "run": str(logger.run_id),
         "method": f"{type(method).__module__}.{type(method).__qualname__}",
         "paper": getattr(method, "paper", ""),
-        "checkpoint": str(trainer.ckpt_path or ""),
         "data set": str(getattr(data, "root", "")),
         "fingerprint of the data": described.get("fingerprint", ""),
         "test videos": described.get("test", ""),
@@ -162,8 +162,17 @@ def _about(trainer: Trainer, method: LightningModule) -> About:
         table=table,
         config=record.text if record else "",
         command=record.command if record else "",
-        code=code,
+        origin={
+            "run of this test": str(logger.run_id),
+            "run of its training": checkpoint.parent.name if checkpoint.parent.name in _trained() else "",
+            "checkpoint": str(trainer.ckpt_path or ""),
+        },
     )
+
+
+def _trained() -> set[str]:
+    """The runs whose checkpoints this machine has, each in a folder of its name."""
+    return {path.name for path in (output_dir() / "checkpoints").glob("*/")}
 
 
 def _notes(trainer: Trainer, findings: Findings) -> list[str]:

@@ -10,7 +10,7 @@ plot. Dotted options of 'fit', such as --trainer.max_steps=2000, hold for all ro
 
 lightning-cells reproduce --list
 lightning-cells reproduce gruunet-loss
-lightning-cells reproduce --workers 2 --readme README.md
+lightning-cells reproduce --workers 2 --readme docs/results.md
 lightning-cells reproduce ulstm-loss --scale paper --trainer.max_steps=2000
 """
 

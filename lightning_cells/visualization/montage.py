@@ -12,6 +12,7 @@ from lightning_cells.data.intensity import resize_labels
 from lightning_cells.data.targets import cell_ids
 from lightning_cells.metrics.cells import Kind, frame_errors
 from lightning_cells.visualization.drawing import (
+    PANEL,
     Colour,
     grey,
     hexadecimal,
@@ -144,9 +145,14 @@ class Strip(NamedTuple):
     kinds: Counter[str]
 
 
-def strip(sample: Sample) -> Strip:
-    """Draws a sample as a montage does, but without any text around, for pages that have their own."""
-    row = _row(sample)
+def strip(sample: Sample, longest: int = PANEL) -> Strip:
+    """Draws a sample as a montage does, but without any text around, for pages that have their own.
+
+    Args:
+        sample: the frame.
+        longest: pixels of a panel, at most; small frames are enlarged no further than in a montage.
+    """
+    row = _row(sample, max(PANEL, min(longest, max(sample.result.shape))))
     height, width = row.panels[0].shape[:2]
     page = Image.new("RGB", (len(PANELS) * (width + GAP) - GAP, height), "white")
     _paste(page, row, [k * (width + GAP) for k in range(len(PANELS))], 0)
@@ -169,9 +175,9 @@ def _seen(picture: np.ndarray | None, frame: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).resize((width, height), method), np.float32) / 255
 
 
-def _row(sample: Sample) -> _Row:
+def _row(sample: Sample, longest: int = PANEL) -> _Row:
     """Draws the panels of a sample. Errors are found at full size, and then shrunk."""
-    size = panel_size((sample.result.shape[0], sample.result.shape[1]))
+    size = panel_size((sample.result.shape[0], sample.result.shape[1]), longest)
     frame = grey(sample.frame, size)
     panels = [frame, 0.5 * frame, frame.copy(), 0.5 * frame]
     notes = ["", "no truth", "", "no truth"]

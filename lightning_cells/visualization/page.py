@@ -1,17 +1,21 @@
 """Pages in HTML that need nothing but themselves: one file, images within it, opened offline.
 
-None has scripts, except that of a study, for its plots.
+None has scripts, except that of a study, for its plots, and that of a report, which runs one of ours and no other: it
+names the digest of what may run.
 """
 
 import base64
+import hashlib
 import io
 import re
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import jinja2
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 
@@ -26,6 +30,24 @@ def render(template: str, context: Mapping[str, Any]) -> str:
         jinja2.UndefinedError: if the template asks for something that is not there.
     """
     return _environment().get_template(template).render(context)
+
+
+class Script(NamedTuple):
+    """A script of ours within a page.
+
+    Attributes:
+        text: its code.
+        digest: by which a policy lets it run, and no other.
+    """
+
+    text: Markup
+    digest: str
+
+
+def script(name: str) -> Script:
+    """Reads a script of the folder ``templates``."""
+    text = (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
+    return Script(Markup(text), f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}")
 
 
 def data_uri(content: bytes, kind: Literal["png", "gif", "webp"] = "png") -> str:

@@ -151,6 +151,10 @@ class Preview:
         with writing(path) as temporary:
             temporary.write_bytes(content)
 
+    def frames(self) -> list[np.ndarray]:
+        """The pictures that were drawn, each uint8 (H, W, 3)."""
+        return [np.asarray(picture.convert("RGB")) for picture in self._pictures]
+
     def sheet(self, shown: int = 8) -> np.ndarray:
         """Puts evenly spaced frames on a sheet of up to four columns, uint8 (H, W, 3).
 

@@ -157,6 +157,21 @@ def test_the_report_of_a_test_is_shown_in_its_run_and_by_itself(
     page.screenshot(path=tmp_path / "artifact.png")
     report = store.client.download_artifacts(run, "report.html", str(tmp_path))
     _opened_alone(page, Path(report))
+    frame = page.locator(".full img").first
+    assert frame.evaluate("image => image.clientWidth") < frame.evaluate("image => image.naturalWidth")
+    frame.click()
+    assert frame.evaluate("image => image.clientWidth") == frame.evaluate("image => image.naturalWidth")
+    player = page.locator(".player").first
+    player.get_by_role("button", name="Pause").click()
+    player.get_by_role("slider").fill("3")
+    playwright.expect(player.locator("img").nth(3)).to_be_visible()
+    playwright.expect(player.locator("img").nth(2)).to_be_hidden()
+    table = page.locator("table:has(th:text-is('IoU'))")
+    areas = "table => [...table.tBodies[0].rows].map(row => Number(row.cells[4].textContent))"
+    for falling in (True, False):
+        table.locator("th:text-is('pixels')").click()
+        found = table.evaluate(areas)
+        assert found == sorted(found, reverse=falling)
 
 
 def test_the_comparison_opens_without_network(store: Store, page: "playwright.Page", tmp_path: Path) -> None:
