@@ -134,10 +134,12 @@ class Planes:
             else:
                 self._check(page, index)
                 frame = _decoded(page)
-        if self._is_colour:
-            frame = frame.take(self._channel, _keyframe(page).axes.index("S"))
-        frame = frame.astype(frame.dtype.newbyteorder("="), copy=False)
-        return frame if raw or self._is_colour else as_shown(frame, _keyframe(page), self._falls, self._path)
+            if self._is_colour:
+                frame = frame.take(self._channel, _keyframe(page).axes.index("S"))
+            frame = frame.astype(frame.dtype.newbyteorder("="), copy=False)
+            if raw or self._is_colour:
+                return frame
+            return as_shown(frame, _keyframe(page), self._falls, self._path)
 
     def _page(self, index: int) -> Page:
         return self._pages[0 if self._stack is not None else self._places[index]]

@@ -86,6 +86,20 @@ def test_pseudo_colours_are_refused(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_mask(tmp_path / "t000.tif"), FRAME)
 
 
+def test_a_damaged_palette(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "t000.tif"
+    tifffile.imwrite(path, FRAME, photometric="palette", colormap=GREYS, metadata=None)
+    with tifffile.TiffFile(path) as file:
+        place = file.pages[0].tags[320].offset
+    for count in (769, 30, 0):
+        content = bytearray(path.read_bytes())
+        content[place + 4 : place + 8] = struct.pack("<I", count)
+        (tmp_path / "bad.tif").write_bytes(content)
+        complaint(lambda: read_frame(tmp_path / "bad.tif"), "bad.tif")
+        np.testing.assert_array_equal(read_mask(tmp_path / "bad.tif"), FRAME)
+    assert not capfd.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["cfa", "mask", "linear_raw"])
 def test_other_interpretations(kind: str, tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", FRAME, photometric="minisblack", metadata=None)
