@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from lightning_cells.data.sequence import Sequence
+from lightning_cells.data.tracks import MAX_DIGITS
 from lightning_cells.errors import InputError
 
 _RANGE = re.compile(r"(?P<pattern>.+?)\[(?P<start>\d*):(?P<stop>\d*)\]")
@@ -39,8 +40,8 @@ def select(sequences: Seq[Sequence], selectors: Seq[str], option: str) -> list[S
             shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
             raise InputError(f"{option}: no sequence matches '{selector}': {hint}there are {shown}")
         if part:
-            start = int(part["start"] or 0)
-            matching = [_range(s, start, int(part["stop"]) if part["stop"] else None, option) for s in matching]
+            start, stop = _number(part["start"]) or 0, _number(part["stop"])
+            matching = [_range(s, start, stop, option) for s in matching]
         chosen += matching
     return chosen
 
@@ -105,6 +106,12 @@ def _hide_others(sequence: Sequence, kept: list[int]) -> Sequence:
     annotated = np.zeros_like(sequence.annotated)
     annotated[kept] = True
     return replace(sequence, labels=hidden(sequence.labels), classes=hidden(sequence.classes), annotated=annotated)
+
+
+def _number(digits: str) -> int | None:
+    """The number of a frame; what has more digits than any is behind the last one."""
+    digits = digits and (digits.lstrip("0") or "0")
+    return min(int(digits[: MAX_DIGITS + 1]), 10**MAX_DIGITS) if digits else None
 
 
 def _range(sequence: Sequence, start: int, stop: int | None, option: str) -> Sequence:

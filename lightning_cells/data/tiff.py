@@ -60,11 +60,6 @@ class Planes:
         if len(series) != 1:
             return self._joined(series, pages)
         (one,) = series
-        if file.is_ome and one.kind == "generic":
-            raise InputError(
-                f"{self._path}: its OME metadata cannot be followed, so that the order of images is not known: save it "
-                "again, or give the folder of the frames"
-            )
         axes = list(zip(one.get_axes(squeeze=False), one.get_shape(squeeze=False), strict=True))
         planes = math.prod(n for axis, n in axes if axis not in "YXS")
         said = planes if one.kind in ("ome", "mmstack") else claimed_images(file)
@@ -76,6 +71,11 @@ class Planes:
         if len({(id(page.parent), page.offset) for page in held}) != planes or said not in (1, planes):
             found = len(held) if one.is_multifile or one.kind == "ome" else pages
             raise InputError(_other_count(self._path, planes if said == 1 else said, found))
+        if one.kind in ("generic", "uniform") and (file.is_ome or file.is_imagej):
+            raise InputError(
+                f"{self._path}: its metadata ({'OME' if file.is_ome else 'ImageJ'}) cannot be followed, so that the "
+                "order of images is not known: save it again, or give the folder of the frames"
+            )
         for parent in {page.parent for page in held}:
             used = sum(page.parent is parent for page in held)
             there = pages if parent is file else count_reopened(parent)

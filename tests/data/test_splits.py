@@ -50,6 +50,7 @@ VIDEOS = [video("01"), video("02", first=5), video("03"), video("10")]
         (["*[6:9]"], [("01", 6, 9), ("02", 6, 9), ("03", 6, 9), ("10", 6, 9)]),
         (["?[0-2][6:7]"], [("01", 6, 7), ("02", 6, 7), ("10", 6, 7)]),
         (["01[:]"], [("01", 0, 10)]),
+        (["01[2:" + 5000 * "9" + "]", "01[" + 5000 * "0" + "8:]"], [("01", 2, 10), ("01", 8, 10)]),
         ([], []),
     ],
 )
@@ -79,7 +80,7 @@ def test_of_many_names_some_are_shown():
     assert len(message) < 200
 
 
-@pytest.mark.parametrize("selector", ["02[0:5]", "02[15:]", "02[8:8]", "02[9:7]"])
+@pytest.mark.parametrize("selector", ["02[0:5]", "02[15:]", "02[8:8]", "02[9:7]", "02[" + 5000 * "1" + ":]"])
 def test_a_range_without_frames_is_refused(selector):
     complaint(lambda: select(VIDEOS, [selector], "data.train"), "data.train", "02", "frames are 5 to 14")
 

@@ -187,7 +187,7 @@ class TestOrder:
 
     def test_damaged_description(self, tmp_path: Path) -> None:
         described = ome("".join(plane(t, 5 - t) for t in range(6))).replace("</Pixels>", "")
-        refused(write_pages(tmp_path / "a.ome.tif", VIDEO[::-1], described), "OME metadata cannot be followed")
+        refused(write_pages(tmp_path / "a.ome.tif", VIDEO[::-1], described), "metadata (OME) cannot be followed")
 
     def test_several_images(self, tmp_path: Path) -> None:
         with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as file:
@@ -246,7 +246,7 @@ class TestSeveralFiles:
         for t in range(6):
             write_pages(tmp_path / f"a{t}.ome.tif", VIDEO[t : t + 1], described)
         np.testing.assert_array_equal(frames(tmp_path), VIDEO)
-        refused(tmp_path / "a0.ome.tif", "OME metadata cannot be followed")
+        refused(tmp_path / "a0.ome.tif", "metadata (OME) cannot be followed")
 
 
 class TestPageByPage:
@@ -317,6 +317,10 @@ class TestStaleDescriptions:
     def test_of_imagej(self, count: int, tmp_path: Path) -> None:
         text = f"ImageJ=1.53t\nimages={count}\nframes={count}\n"
         refused(write_pages(tmp_path / "a.tif", VIDEO, text), f"speak of {count} images, but it holds 6")
+
+    def test_that_cannot_be(self, tmp_path: Path) -> None:
+        text = "ImageJ=1.53t\nimages=6\nchannels=2\nframes=0\n"
+        refused(write_pages(tmp_path / "a.tif", VIDEO, text), "metadata (ImageJ) cannot be followed")
 
     @pytest.mark.parametrize("text", ['{"shape": [9' + 5000 * "9" + ", 32, 40]}", "ImageJ=1\nimages=9" + 5000 * "9"])
     def test_numbers_without_end(self, text: str, tmp_path: Path) -> None:
