@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One thread per process: several threads on few cores wait for each other more than they compute.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow lint docs bench bench-gpu pretrain dashboard clean
+.PHONY: demo test test-slow lint docs bench bench-gpu fuzz pretrain dashboard clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lightning-cells demo
@@ -32,6 +32,10 @@ bench: $(VENV)/.installed-bench
 
 bench-gpu: $(VENV)/.installed
 	$(BIN)/python benchmarks/record.py gpu
+
+# Thousands of damaged files, with the same seed the same ones: a quarter of an hour on two cores.
+fuzz: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/fuzz.py
 
 # Makes lightning_cells/pretrained/nuclei.ckpt: an hour on two cores. After a kill the same command goes on.
 pretrain: export OMP_NUM_THREADS = 2

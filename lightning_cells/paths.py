@@ -7,6 +7,7 @@ from lightning_cells.errors import InputError
 
 HOME_VARIABLE = "LIGHTNING_CELLS_HOME"
 DATA_VARIABLE = "LIGHTNING_CELLS_DATA"
+CACHE_VARIABLE = "LIGHTNING_CELLS_CACHE_GB"
 
 
 def output_dir() -> Path:
@@ -17,6 +18,37 @@ def output_dir() -> Path:
 def cache_dir() -> Path:
     """Folder of the decoded, normalised, memory-mapped videos."""
     return output_dir() / "cache"
+
+
+def cache_limit() -> int:
+    """Most bytes of the cache: ``$LIGHTNING_CELLS_CACHE_GB`` gigabytes, or 50.
+
+    Raises:
+        InputError: for what is no positive number.
+    """
+    given = os.environ.get(CACHE_VARIABLE) or "50"
+    try:
+        gigabytes = float(given)
+    except ValueError:
+        gigabytes = 0.0
+    if not 0 < gigabytes < float("inf"):
+        raise InputError(f"{CACHE_VARIABLE}={given}: must be a number of gigabytes, such as 50")
+    return int(gigabytes * 1e9)
+
+
+def database_address(name: str) -> str:
+    """Address of a sqlite file in the output folder.
+
+    Raises:
+        InputError: for a folder with a character that means something else in addresses.
+    """
+    folder = output_dir()
+    if found := sorted(set("%?#") & set(str(folder))):
+        raise InputError(
+            f"--output_dir {folder}: has a '{found[0]}' in its name, with which no database can be opened: "
+            "choose another"
+        )
+    return f"sqlite:///{folder / name}"
 
 
 def data_dir() -> Path:

@@ -18,6 +18,9 @@ from pydantic_core import ErrorDetails, InitErrorDetails
 
 from lightning_cells.errors import InputError, nearest
 
+_DEEPEST = 40
+_MOST = 300_000  # values
+
 
 def read_yaml(path: Path, wanted: str) -> Any:
     """Returns what a file says, as plain values.
@@ -27,15 +30,39 @@ def read_yaml(path: Path, wanted: str) -> Any:
         wanted: what the user is to give if it cannot be read at all.
 
     Raises:
-        InputError: if it is no text, or no valid YAML; the message names the line.
+        InputError: if it is no file, no text, or no valid YAML, of which the message names the line; and for values
+            that nest deeper than anybody writes, contain themselves, or grow beyond all reason by repetition.
     """
+    if not path.is_file():  # a pipe or a device would be waited for
+        raise InputError(f"{path}: is not a readable text file: give {wanted}")
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        _check_size(tree, path)
+        return tree
+    except RecursionError:
+        raise InputError(f"{path}: nests too deep: give {wanted}") from None
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise InputError(f"{path}{line}: is no valid YAML ({error.problem}): correct it") from None
-    except (OSError, ValueError, yaml.YAMLError):
+    except InputError:
+        raise
+    except (OSError, ValueError, OverflowError, yaml.YAMLError):
         raise InputError(f"{path}: is not a readable text file: give {wanted}") from None
+
+
+def _check_size(tree: Any, path: Path) -> None:
+    """Raises InputError for values that nest too deep, as those do that contain themselves, or are too many."""
+    waiting = [(tree, 0)]
+    seen = 0
+    while waiting:
+        value, depth = waiting.pop()
+        seen += 1
+        if depth > _DEEPEST or seen > _MOST:
+            raise InputError(f"{path}: nests too deep, or says too much by repetition: write it out in fewer values")
+        if isinstance(value, dict):
+            waiting += [(part, depth + 1) for part in (*value, *value.values())]
+        elif isinstance(value, list | tuple | set):
+            waiting += [(part, depth + 1) for part in value]
 
 
 def checked(kind: Any, tree: Any, place: str) -> Any:

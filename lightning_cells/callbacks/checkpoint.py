@@ -170,6 +170,19 @@ class Checkpoints(ModelCheckpoint):
         if self._failed(trainer):
             vars(self).update(books)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As the base class, which forgets what was the best where the folder of the run was moved."""
+        before, here = str(state_dict.get("dirpath")), str(self.dirpath)
+        if before != here and Path(before).name == Path(here).name:
+
+            def moved(path: Any) -> Any:
+                return str(Path(here, Path(path).name)) if path and isinstance(path, str) else path
+
+            paths = ("best_model_path", "last_model_path", "kth_best_model_path")
+            state_dict = state_dict | {name: moved(state_dict.get(name, "")) for name in paths} | {"dirpath": here}
+            state_dict["best_k_models"] = {moved(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict)
+
     def _failed(self, trainer: Trainer) -> bool:
         """Whether the newest checkpoint could not be written, on any process."""
         failure = getattr(trainer.strategy.checkpoint_io, "failure", None)

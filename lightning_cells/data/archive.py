@@ -1,6 +1,7 @@
 """Zip archives from the network -> a folder, all or nothing, and nothing outside of that folder."""
 
 import errno
+import os
 import re
 import shutil
 import stat
@@ -21,6 +22,8 @@ MAX_FILES = 200_000
 _SEQUENCE_FOLDER = re.compile(r"\d{2,}(_\w+)?")  # 01, 01_GT, 01_ST, ...
 _UNSOUND = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError)
 _BLOCK = 1 << 20
+_LONGEST_NAME = 255  # bytes, of a file on any usual disk
+_LONGEST_PATH = 2000
 _Member = tuple[zipfile.ZipInfo, tuple[str, ...]]  # and the parts of its path below the target
 
 
@@ -38,8 +41,9 @@ def extract(archive: Path, target: Path, source: str) -> None:
 
     Raises:
         InputError: for a file that is no zip archive, or is damaged; for a member outside the target (absolute
-            path, drive letter, ``..``, backslash), a link or a device, one that is encrypted or neither stored
-            nor deflated, two members of one name; for more than `MAX_BYTES` or `MAX_FILES`.
+            path, drive letter, ``..``, backslash), a link or a device, one whose name is too long for a file, one that
+            is encrypted or neither stored nor deflated, two members of one name; for more than `MAX_BYTES` or
+            `MAX_FILES`.
         OSError: if the files cannot be written, or there is no room for them (ENOSPC, before any is written).
     """
     try:
@@ -76,6 +80,8 @@ def _checked(info: zipfile.ZipInfo, source: str) -> _Member:
     wrong = None
     if name.startswith("/") or ".." in parts or "\\" in name or ":" in name or "\0" in name:
         wrong = "may lie outside the target folder"
+    elif any(len(os.fsencode(part)) > _LONGEST_NAME for part in parts) or len(name) > _LONGEST_PATH:
+        wrong = "has a name that is too long for a file"
     elif stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         wrong = "is a link or a device"
     elif info.flag_bits & 0x1:
@@ -84,7 +90,7 @@ def _checked(info: zipfile.ZipInfo, source: str) -> _Member:
         # the standard library unpacks the others without a bound on memory
         wrong = "is neither stored nor deflated"
     if wrong:
-        raise InputError(f"{source}: member {name!r} {wrong}: nothing was extracted, give another --url")
+        raise InputError(f"{source}: member {name[:100]!r} {wrong}: nothing was extracted, give another --url")
     return info, parts
 
 

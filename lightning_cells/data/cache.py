@@ -7,6 +7,7 @@ import shutil
 import stat
 import weakref
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def _describe(folder: Path) -> Any:
 def make_room(folder: Path, limit: int, keep: Collection[Path]) -> int:
     """Removes the entries of a folder that were not used for longest, as far as all take more than `limit` bytes.
 
-    Who has an entry open can read on. To be in use, an entry is touched by `os.utime`.
+    Who has an entry open can read on. An entry is in use when it is touched, by `touch`.
 
     Args:
         folder: the cache.
@@ -139,6 +140,17 @@ def make_room(folder: Path, limit: int, keep: Collection[Path]) -> int:
             shutil.rmtree(path, ignore_errors=True)
             total -= size
     return total
+
+
+def touch(folder: Path) -> None:
+    """Notes that an entry is in use, where it can be written to."""
+    with suppress(OSError):
+        os.utime(folder)
+
+
+def opened() -> set[Path]:
+    """The entries whose arrays this process has open."""
+    return {path.parent for path, _ in list(_maps)}
 
 
 def _state(folder: Path) -> tuple[float, int]:

@@ -9,14 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lightning_cells.data.cache import content_digests, entry, open_array, stamp
+from lightning_cells.data.cache import content_digests, entry, make_room, open_array, opened, stamp, touch
 from lightning_cells.data.ctc import SequenceFiles, Truth, find_sequence
 from lightning_cells.data.decode import ARRAYS, FORMAT, decode, roles
 from lightning_cells.data.image_files import read_mask
 from lightning_cells.data.intensity import Normalisation, prepare
 from lightning_cells.data.tracks import Lineage, Track, clip_lineage
 from lightning_cells.errors import InputError
-from lightning_cells.paths import cache_dir
+from lightning_cells.paths import cache_dir, cache_limit
+
+_NO_ENTRIES = ("digests", "embeddings")  # in the folder of the cache
 
 
 class Stored(NamedTuple):
@@ -193,7 +195,11 @@ def open_files(
             raise InputError(f"{paths[0].parent}: its files changed while they were read: try again")
         return described
 
+    new = not folder.exists()
     described = entry(folder, build)
+    touch(folder)
+    if new:
+        make_room(cache, cache_limit(), {*opened(), folder, *(cache / name for name in _NO_ENTRIES)})
     return [_sequence(folder, *item) for item in zip(files, described, digests, strict=True)]
 
 

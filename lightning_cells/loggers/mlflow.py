@@ -18,7 +18,7 @@ from lightning_cells.errors import InputError, without_passwords
 from lightning_cells.loggers.delivery import LOCAL_ID, QueuedClient, create_run, open_outbox, refused
 from lightning_cells.loggers.outbox import PATIENCE_S, Outbox
 from lightning_cells.loggers.run_folder import RunFolder
-from lightning_cells.loggers.store import default_uri, open_store, tracking_uri, with_password
+from lightning_cells.loggers.store import open_store, tracking_uri, under_outputs, with_password
 
 EXPERIMENT = "lightning_cells"
 LOCAL_NAME = "local-"
@@ -112,7 +112,7 @@ class RunLogger(MLFlowLogger):
             self.folder = RunFolder(self._run_id)
             self.folder.claim()
         began = self.folder.read().get("start_time", now)
-        uri = None if self._tracking_uri == default_uri() else self._tracking_uri
+        uri = None if self._tracking_uri == under_outputs() else self._tracking_uri
         self.folder.write(uri=uri and without_passwords(uri), start_time=began)
         self._outbox = open_outbox(self._tracking_uri, self.folder)
         self._mlflow_client = QueuedClient(self._tracking_uri, self._outbox, since=began)

@@ -1,6 +1,7 @@
 """Where runs are kept: the MLflow store of a project."""
 
 import os
+from contextlib import suppress
 
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -9,10 +10,12 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from lightning_cells.errors import HIDDEN, InputError, one_line, without_passwords
-from lightning_cells.paths import output_dir
+from lightning_cells.loggers.relocation import follow_move
+from lightning_cells.paths import database_address, output_dir
 
 # Opens the experiment in MLflow's pages for model training instead of those for language models.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
+_ARTIFACTS = "artifacts"
 _SERVER = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
 
@@ -22,8 +25,12 @@ def tracking_uri() -> str:
 
 
 def default_uri() -> str:
-    """Address of the store under the output folder."""
-    return f"sqlite:///{output_dir() / 'mlflow.db'}"
+    """Address of the store under the output folder.
+
+    Raises:
+        InputError: for a folder with which there is no such address.
+    """
+    return database_address("mlflow.db")
 
 
 def with_password(address: str) -> str:
@@ -53,7 +60,10 @@ def open_store(uri: str) -> MlflowClient:
             os.environ.setdefault(variable, value)
     try:
         with _alone():
-            return MlflowClient(uri)
+            client = MlflowClient(uri)
+            if uri == under_outputs():
+                follow_move(output_dir() / "mlflow.db", output_dir() / _ARTIFACTS)
+            return client
     except (MlflowException, ImportError, SQLAlchemyError, FileExistsError, NotADirectoryError) as error:
         reason = one_line(error).partition(". ")[0]
         raise InputError(
@@ -86,7 +96,14 @@ def runs_named(client: MlflowClient, name: str) -> list[Run]:
 
 def artifact_root() -> str:
     """Address of the folder where a local store keeps pictures and other files."""
-    return (output_dir() / "artifacts").as_uri()
+    return (output_dir() / _ARTIFACTS).as_uri()
+
+
+def under_outputs() -> str | None:
+    """`default_uri`, if there can be one: who keeps runs elsewhere may call the folder as they like."""
+    with suppress(InputError):
+        return default_uri()
+    return None
 
 
 def _alone() -> FileLock:

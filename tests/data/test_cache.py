@@ -15,6 +15,7 @@ from data_cases import ROWS, SIZE, complaint, make_video, markers
 from lightning_cells.data import cache as cache_module
 from lightning_cells.data.image_files import write_image
 from lightning_cells.data.sequence import Sequence, open_sequence
+from lightning_cells.errors import InputError
 
 
 @pytest.fixture
@@ -181,6 +182,39 @@ def test_leftovers_of_a_killed_process_go(root: Path, cache: Path) -> None:
     (cache / f".{folder.name}.lock").write_text("999999999")
     open_sequence(root, "01", "zscore", cache=cache)
     assert entries(cache) == [folder]
+
+
+def test_what_was_not_used_for_longest_makes_room(root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = {}
+    for age, normalisation in ((300, "zscore"), (200, "percentile"), (100, "signal")):
+        before = set(entries(cache)) if cache.exists() else set()
+        open_sequence(root, "01", normalisation, cache=cache)
+        (made[normalisation],) = set(entries(cache)) - before
+        os.utime(made[normalisation], (age, age))  # seconds since 1970
+    open_sequence(root, "01", "zscore", cache=cache)  # is used again
+    size = sum(path.stat().st_size for path in made["zscore"].iterdir())
+    monkeypatch.setenv("LIGHTNING_CELLS_CACHE_GB", str(2.5 * size / 1e9))
+    (cache / "embeddings").mkdir()
+    kept = open_sequence(root, "01", "zscore", cache=cache)
+    open_sequence(root, "01", "log_zscore", cache=cache)
+    assert [name for name, path in made.items() if path.exists()] == ["zscore"]
+    assert (cache / "digests").exists()
+    assert (cache / "embeddings").exists()
+    monkeypatch.setenv("LIGHTNING_CELLS_CACHE_GB", "1e-9")
+    open_sequence(root, "01", "signal", cache=cache)
+    assert made["zscore"].exists(), "it is open here"
+    assert kept.frames.shape[0] == len(kept)
+    monkeypatch.setenv("LIGHTNING_CELLS_CACHE_GB", "much")
+    with pytest.raises(InputError, match="LIGHTNING_CELLS_CACHE_GB=much: must be a number"):
+        open_sequence(root, "01", "percentile", cache=cache)
+
+
+@pytest.mark.parametrize("name", ["01/t004.tif", "01_GT/TRA/man_track.txt"])
+def test_a_pipe_is_not_waited_for(root: Path, cache: Path, name: str) -> None:
+    (root / name).unlink()
+    os.mkfifo(root / name)
+    with pytest.raises(InputError, match=r"is no regular file|there is no such file"):
+        open_sequence(root, "01", "zscore", cache=cache)
 
 
 def test_files_that_change_while_decoded(root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

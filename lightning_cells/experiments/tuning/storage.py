@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from lightning_cells.errors import InputError, without_passwords
-from lightning_cells.paths import output_dir
+from lightning_cells.paths import database_address
 
 GRACE = 3
 """Heartbeats that a worker may miss before its trials are taken over."""
@@ -29,7 +29,7 @@ class Storage:
 
     Args:
         address: SQLAlchemy's URL: ``sqlite:///FILE`` or ``postgresql://USER:PASSWORD@HOST/DATABASE``. None takes
-            ``outputs/optuna.db``.
+            ``optuna.db`` in the output folder.
         heartbeat: seconds between two signs of life of a running trial.
 
     Raises:
@@ -44,7 +44,7 @@ class Storage:
     def __init__(self, address: str | None, heartbeat: int = 30) -> None:
         if heartbeat < 1:
             raise InputError(f"--heartbeat {heartbeat}: must be at least 1 second")
-        url = _url(address or f"sqlite:///{output_dir() / 'optuna.db'}")
+        url = _url(address or database_address("optuna.db"))
         self.shown = without_passwords(url.render_as_string(hide_password=True)).replace("+psycopg", "")
         self.heartbeat = heartbeat
         self._file = Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
