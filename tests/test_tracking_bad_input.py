@@ -239,6 +239,8 @@ def test_checkpoints_that_are_none(
     whole, executed = checkpoints["ulstm"].read_bytes(), tmp_path / "executed"
     rng = np.random.default_rng(0)
     payload = pickle.dumps({"state_dict": Payload(executed)})
+    content = torch.load(checkpoints["ulstm"], weights_only=True)
+    weight = next(iter(content["state_dict"].values())).numpy().tobytes()
     contents = {
         "nothing": b"",
         "text": b"model weights\n",
@@ -248,6 +250,7 @@ def test_checkpoints_that_are_none(
         "all but the end": whole[:-30],
         "bytes changed in the middle": whole[:300] + rng.bytes(200) + whole[500:],
         "a pickle": payload,
+        "one bit of a weight": whole.replace(weight, bytes([weight[0] ^ 1]) + weight[1:]),
     }
     for name, content in contents.items():
         bad.write_bytes(content)

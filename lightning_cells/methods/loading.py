@@ -34,7 +34,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(f"no checkpoint '{path}': runs keep theirs under outputs/checkpoints/<run id>")
     damaged = InputError(f"{path} is damaged, or no checkpoint at all: take another")
     try:
-        if not _is_bounded(path):
+        if not _is_sound(path):
             raise damaged
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
@@ -48,13 +48,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _is_bounded(path: Path) -> bool:
-    """Whether a file is an archive, as torch writes them, that holds no more than its own bytes."""
+def _is_sound(path: Path) -> bool:
+    """Whether a file is an archive, as torch writes them, of no more than its own bytes, with their checksums."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-    stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
-    pickled = sum(member.file_size for member in members if member.filename.endswith(".pkl"))
-    return stored and pickled <= _LARGEST_PICKLE and sum(one.file_size for one in members) <= path.stat().st_size
+        stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+        pickled = sum(member.file_size for member in members if member.filename.endswith(".pkl"))
+        bounded = pickled <= _LARGEST_PICKLE and sum(one.file_size for one in members) <= path.stat().st_size
+        return stored and bounded and archive.testzip() is None  # torch does not look at checksums
 
 
 def checkpoint_settings(path: Path) -> dict[str, Any]:
