@@ -243,7 +243,7 @@ def damage_checkpoint(folder: Path, rng: random.Random) -> None:
     value = rng.choice(VALUES)
     if isinstance(part[key], torch.Tensor) and rng.random() < 0.7:
         weights = part[key].clone()
-        changes = [weights * float("nan"), weights.to(torch.complex64), weights[..., :0], weights.half()]
+        changes = [weights * float("nan"), weights.to(torch.complex64), weights.flatten()[:0], weights.half()]
         changes += [weights.bool(), weights.double(), weights.to_sparse(), torch.zeros(1).expand(10**6, 10**6)]
         value = rng.choice(changes)
     if rng.random() < 0.15 and isinstance(part, dict):

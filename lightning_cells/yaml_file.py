@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, InitErrorDetails
 
-from lightning_cells.errors import InputError, nearest
+from lightning_cells.errors import InputError, nearest, one_line
 
 _DEEPEST = 40
 _MOST = 300_000  # values
@@ -79,7 +79,7 @@ def checked(kind: Any, tree: Any, place: str) -> Any:
     try:
         return TypeAdapter(kind).validate_python(tree)
     except ValidationError as error:
-        raise InputError(f"{place}: {'; '.join(map(_told, error.errors()))}") from None
+        raise InputError(one_line(f"{place}: {'; '.join(map(_told, error.errors()))}")) from None
 
 
 class Strict(BaseModel):

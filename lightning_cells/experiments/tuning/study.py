@@ -73,7 +73,7 @@ def _make(part: ByClass, arguments: dict[str, Any], kind: type[_Kind], place: st
     module, _, name = part.class_path.rpartition(".")
     try:
         found = getattr(import_module(module or f"optuna.{what}s"), name)
-    except (ImportError, AttributeError, ValueError):
+    except (ImportError, AttributeError, TypeError, ValueError):
         found = None
     if not (isinstance(found, type) and issubclass(found, kind)):
         known = [f"optuna.{what}s.{one}" for one in getattr(optuna, f"{what}s").__all__ if one.endswith(what.title())]
