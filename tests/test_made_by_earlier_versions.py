@@ -111,7 +111,7 @@ def test_the_dashboard_opens_on_the_runs(
     )
     assert main(["dashboard", "--port", "54998"]) == 0
     assert started == [f"sqlite:///{earlier / 'outputs' / 'mlflow.db'}"]
-    assert "earlier, in columns" in capsys.readouterr().out
+    assert f"Runs of {started[0]}" in capsys.readouterr().out
     place = store.get_experiment_by_name("earlier")
     assert place is not None
     runs = store.search_runs([place.experiment_id])

@@ -383,12 +383,11 @@ def test_code_in_a_checkpoint_is_not_run(checkpoint, tmp_path, place):
 
 def test_damaged_checkpoints_are_refused_in_one_line(checkpoint, tmp_path):
     whole = checkpoint.read_bytes()
-    legacy = tmp_path / "legacy"
+    legacy = tmp_path / "legacy"  # torch before 1.6: nothing bounds what it takes, so it is refused, too
     torch.save(read_checkpoint(checkpoint), legacy, _use_new_zipfile_serialization=False)
-    assert checkpoint_settings(legacy)["data"]["scale"] == 1.0
     older = legacy.read_bytes()
     pieces = [whole[: len(whole) * part // 8] for part in range(8)] + [
-        older[: len(older) * part // 60] for part in range(60)
+        older[: len(older) * part // 60] for part in range(61)
     ]
     for number, piece in enumerate([*pieces, whole[:-1], b"text\n", bytes(1000)]):
         path = tmp_path / f"{number}.ckpt"
@@ -402,7 +401,7 @@ def test_other_files_are_no_checkpoints_of_ours(tmp_path):
         checkpoint_settings(tmp_path / "none.ckpt")
     for number, contents in enumerate([{}, [1], torch.zeros(3), {"state_dict": {}}, {"lightning_cells": {"data": {}}}]):
         torch.save(contents, tmp_path / f"{number}.ckpt")
-        with pytest.raises(InputError, match="not written by a method of lightning_cells"):
+        with pytest.raises(InputError, match=r"not written by a method of lightning_cells|holds no weights"):
             checkpoint_settings(tmp_path / f"{number}.ckpt")
 
 
