@@ -157,6 +157,7 @@ def test_the_report_of_a_test_is_shown_in_its_run_and_by_itself(
     page.screenshot(path=tmp_path / "artifact.png")
     report = store.client.download_artifacts(run, "report.html", str(tmp_path))
     _opened_alone(page, Path(report))
+    page.set_viewport_size({"width": 800, "height": 900})  # narrower than the pictures of a frame side by side
     frame = page.locator(".full img").first
     assert frame.evaluate("image => image.clientWidth") < frame.evaluate("image => image.naturalWidth")
     frame.click()
