@@ -184,6 +184,8 @@ class ClipLoader(DataLoader):
 def _of_one_length(arrays: Seq[np.ndarray]) -> Tensor:
     """Arrays of the clips of a batch as one; shorter ones are filled up: whole numbers with -1, others with 0."""
     longest = max(len(array) for array in arrays)
+    if all(len(array) == longest for array in arrays):  # as nearly all are: written once
+        return torch.from_numpy(np.stack(arrays))
     out = np.full(
         (len(arrays), longest, *arrays[0].shape[1:]), 0 if arrays[0].dtype.kind == "f" else -1, arrays[0].dtype
     )
