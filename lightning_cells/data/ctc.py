@@ -56,32 +56,57 @@ def frame_paths(folder: Path, prefix: str = "t") -> dict[int, Path]:
         Frame number -> file, in the order of the numbers.
 
     Raises:
-        InputError: if the folder is missing or has no such file, a number occurs twice, the truth is
-            three-dimensional (``man_seg_000_000.tif``), or, for input frames, a number in the middle is
-            missing.
+        InputError: if the folder is missing or has no such file, a number occurs twice, or, for input frames, a number
+            in the middle is missing.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder: check the path")
-    pattern = re.compile(rf"{prefix}(\d{{3,}})", re.IGNORECASE)
-    found: dict[int, Path] = {}
-    for path in sorted(filter(is_frame, folder.iterdir())):
-        if match := pattern.fullmatch(path.stem):
-            if len(match[1].lstrip("0")) > MAX_DIGITS:
-                raise InputError(f"{path}: its number is too large: number frames by at most {MAX_DIGITS} digits")
-            number = int(match[1])
-            if number in found:
-                raise InputError(f"{path}: is frame {number} as is {found[number].name}: remove one of them")
-            found[number] = path
-        elif re.fullmatch(rf"{prefix}_\d+_\d+", path.stem, re.IGNORECASE):
-            raise InputError(f"{path}: is a slice of a three-dimensional truth: only 2-D videos are supported")
-    if not found:
+    named = _numbered(folder, re.compile(rf"{prefix}(\d{{3,}})", re.IGNORECASE))
+    if not named:
         raise InputError(f"{folder}: has no images: name them {prefix}000.tif, {prefix}001.tif, ...")
-    found = dict(sorted(found.items()))
+    found = {number: path for (number,), path in sorted(named.items())}
     if prefix == "t":
         numbers = list(found)
         for before, after in itertools.pairwise(numbers):
             if after != before + 1:
                 raise InputError(f"{folder}: frame {before + 1} is missing: add it or renumber the frames")
+    return found
+
+
+def plane_paths(folder: Path, prefix: str = "man_seg") -> dict[int, dict[int, Path]]:
+    """Finds the truth of single planes of volumes, ``<prefix>_TTT_ZZZ.tif``.
+
+    Args:
+        folder: folder to look in; it may be missing.
+        prefix: as `frame_paths`.
+
+    Returns:
+        Frame number -> number of the plane, counted from 0 -> file of a 2-D mask, in the order of the numbers.
+
+    Raises:
+        InputError: if a plane occurs twice.
+    """
+    if not folder.is_dir():
+        return {}
+    found: dict[int, dict[int, Path]] = {}
+    named = _numbered(folder, re.compile(rf"{prefix}_(\d+)_(\d+)", re.IGNORECASE))
+    for (number, plane), path in sorted(named.items()):
+        found.setdefault(number, {})[plane] = path
+    return found
+
+
+def _numbered(folder: Path, name: re.Pattern[str]) -> dict[tuple[int, ...], Path]:
+    """Image files by the numbers in their names."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder: check the path")
+    found: dict[tuple[int, ...], Path] = {}
+    for path in sorted(filter(is_frame, folder.iterdir())):
+        if match := name.fullmatch(path.stem):
+            if any(len(digits.lstrip("0")) > MAX_DIGITS for digits in match.groups()):
+                raise InputError(f"{path}: its number is too large: number frames by at most {MAX_DIGITS} digits")
+            numbers = tuple(map(int, match.groups()))
+            if numbers in found:
+                which = f"frame {numbers[0]}" + "".join(f", plane {plane}," for plane in numbers[1:])
+                raise InputError(f"{path}: is {which} as is {found[numbers].name}: remove one of them")
+            found[numbers] = path
     return found
 
 
@@ -145,7 +170,9 @@ def truth_paths(folder: Path, prefix: str) -> dict[int, Path]:
     """
     names = [path.name.lower() for path in folder.iterdir() if is_frame(path)] if folder.is_dir() else []
     others = folder.name in _FOLDERS and names and not any(name.startswith("man_") for name in names)
-    return frame_paths(folder, prefix) if others or any(name.startswith(prefix) for name in names) else {}
+    planes = re.compile(rf"{prefix}_\d+_\d+\.\w+")  # see `plane_paths`
+    frames = [name for name in names if name.startswith(prefix) and not planes.fullmatch(name)]
+    return frame_paths(folder, prefix) if others or frames else {}
 
 
 def track_table(folder: Path, name: str = "man_track.txt") -> Path:

@@ -108,6 +108,8 @@ class _Reader:
     def frame(self, number: int) -> np.ndarray:
         """Pixels as on disk; all of one size."""
         frame = read_frame(self.files.frames[number], self.size)
+        if frame.ndim > 2:
+            raise InputError(f"{self.files.frames[number]}: has {len(frame)} planes: give one 2-D image per file")
         self.size = (frame.shape[0], frame.shape[1])
         return frame
 

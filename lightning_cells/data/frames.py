@@ -119,7 +119,7 @@ class _Folder(Frames):
 
     def _shape(self, index: int) -> tuple[int, int]:
         with open_tiff(self.files[index], self._channel, alone=True) as planes:
-            return planes.shape
+            return _image(self.files[index], planes.shape)
 
     def _pixels(self, index: int) -> tuple[np.ndarray, str]:
         return read_frame(self.files[index], self.size, self._channel), str(self.files[index])
@@ -130,7 +130,7 @@ class _Stack(Frames):
         self.files = files
         self._images, self._path = images, path
         self.numbers, self.digits = range(images.count), _digits(images.count)
-        self.size = images.shape
+        self.size = _image(path, images.shape)
 
     def _pixels(self, index: int) -> tuple[np.ndarray, str]:
         return self._images.read(index), f"{self._path}, page {index + 1}"
@@ -172,6 +172,14 @@ def check_frames(frames: np.ndarray) -> np.ndarray:
             f"frames: hold {odd[0]:g}: give whole numbers from 0 to {_LARGEST}, as the camera does, not normalised"
         )
     return frames.astype(np.uint16)
+
+
+def _image(path: Path, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Raises InputError for the size of a volume."""
+    if len(shape) > 2:
+        raise InputError(f"{path}: has {shape[0]} planes in depth (axis Z): save one plane, or a projection of them")
+    height, width = shape
+    return height, width
 
 
 def _are_numbered(files: list[Path]) -> bool:

@@ -10,6 +10,7 @@ import tifffile
 from lightning_cells.data.atomic import writing
 from lightning_cells.data.pixels import looked_up
 from lightning_cells.data.tiff import check_density, explained, open_tiff, regular
+from lightning_cells.data.voxels import Axes
 from lightning_cells.errors import InputError
 
 STILLS = (".tif", ".tiff", ".png")
@@ -26,40 +27,45 @@ def is_frame(path: Path) -> bool:
     return path.suffix.lower() in FRAMES and not path.name.startswith(".")
 
 
-def read_frame(path: Path, size: tuple[int, int] | None = None, channel: int | None = None) -> np.ndarray:
+def read_frame(
+    path: Path, size: tuple[int, ...] | None = None, channel: int | None = None, axes: Axes | None = None
+) -> np.ndarray:
     """Reads one grey input frame, with the brightness that its file means.
 
     Args:
         path: 8- or 16-bit TIFF of any byte order and compression, or PNG. Where white is zero, or numbers stand for the
-            greys of a palette, that is undone.
-        size: what it must have, (H, W), as the other frames; looked at before memory is taken.
+            greys of a palette, that is undone. A TIFF of several images is a volume, unless its metadata say that they
+            are points in time.
+        size: what it must have, (H, W) or (Z, H, W), as the other frames; looked at before memory is taken.
         channel: which of several channels or colours of a TIFF to take, from 0; None if there must be just one.
+        axes: what the images of a TIFF are, whatever its metadata say.
 
     Returns:
-        (H, W) uint8 or uint16, in native byte order.
+        (H, W), or (Z, H, W) of a volume, uint8 or uint16, in native byte order.
 
     Raises:
-        InputError: if the file is missing, truncated, in colour, three-dimensional, or of another type or size.
+        InputError: if the file is missing, truncated, in colour, a video, or of another type or size.
     """
-    pixels = _read(path, size, channel)
+    pixels = _read(path, size, channel, axes=axes)
     if pixels.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path}: has {pixels.dtype} pixels: save frames as 8- or 16-bit unsigned integers")
     return pixels
 
 
-def read_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
+def read_mask(path: Path, size: tuple[int, ...] | None = None) -> np.ndarray:
     """Reads one mask of instance labels or classes, as they are stored.
 
     Args:
-        path: TIFF or PNG of integers; labels are 0 (background) to 65535.
-        size: what it must have, (H, W), as the frame it is of; looked at before memory is taken.
+        path: TIFF or PNG of integers; labels are 0 (background) to 65535. A TIFF of several images is a volume, unless
+            its metadata say that they are points in time.
+        size: what it must have, (H, W) or (Z, H, W), as the frame it is of; looked at before memory is taken.
 
     Returns:
-        (H, W) uint16.
+        (H, W), or (Z, H, W) of a volume, uint16.
 
     Raises:
-        InputError: if the file is missing, truncated, in colour, three-dimensional, not of integers, of another size,
-            or holds labels outside 0..65535.
+        InputError: if the file is missing, truncated, in colour, a video, not of integers, of another size, or holds
+            labels outside 0..65535.
     """
     pixels = _read(path, size, raw=True)
     if pixels.dtype.kind not in "bui":
@@ -77,13 +83,14 @@ def write_image(path: Path, array: np.ndarray) -> None:
 
     Args:
         path: file to make or replace; missing folders are made.
-        array: (H, W) uint8 or uint16.
+        array: (H, W), or (Z, H, W) of two planes or more for a page of each, uint8 or uint16.
 
     Raises:
         ValueError: if the array is of another type or dimension.
     """
-    if array.ndim != 2 or array.dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"expected a 2-D uint8 or uint16 array, got {array.dtype} of shape {array.shape}")
+    fits = array.ndim == 2 or (array.ndim == 3 and len(array) > 1)  # one page is read as an image
+    if not fits or array.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"expected an image or a volume, uint8 or uint16, got {array.dtype} of shape {array.shape}")
     with writing(Path(path)) as temporary:
         tifffile.imwrite(
             temporary,
@@ -96,28 +103,35 @@ def write_image(path: Path, array: np.ndarray) -> None:
         )
 
 
-def _read(path: Path, size: tuple[int, int] | None, channel: int | None = None, raw: bool = False) -> np.ndarray:
-    """Returns the (H, W) pixels of a TIFF or PNG in native byte order."""
+def _read(
+    path: Path,
+    size: tuple[int, ...] | None,
+    channel: int | None = None,
+    raw: bool = False,
+    axes: Axes | None = None,
+) -> np.ndarray:
+    """Returns the pixels of a TIFF or PNG in native byte order."""
     if path.suffix.lower() == ".png":
         return _decode_png(path, size, raw)
-    with open_tiff(path, channel, alone=True) as planes:
-        if planes.count != 1:
-            raise InputError(
-                f"{path}: has {planes.count} pages: give one 2-D image per file, or this file itself as the video"
-            )
+    with open_tiff(path, channel, alone=True, axes=axes) as planes:
         _check_size(path, planes.shape, size)
         return planes.read(0, raw)
 
 
-def _check_size(path: Path, here: tuple[int, ...], size: tuple[int, int] | None) -> None:
-    if 0 in here or len(here) != 2:
+def _check_size(path: Path, here: tuple[int, ...], size: tuple[int, ...] | None) -> None:
+    if 0 in here:
         raise InputError(f"{path}: has shape {here}: give one 2-D grey image per file")
     if size is not None and here != size:
         found, wanted = ("x".join(map(str, shape)) for shape in (here, size))
-        raise InputError(f"{path}: is {found} pixels, others of the video are {wanted}: give all images one size")
+        remedy = "give all images one size"
+        if len(here) < len(size):
+            remedy = "give all of them as volumes, and the truth of plane 7 of frame 3 as man_seg_003_007.tif"
+        elif len(here) > len(size):
+            remedy = "give all of them as volumes, or all as images"
+        raise InputError(f"{path}: is {found} pixels, others of the video are {wanted}: {remedy}")
 
 
-def _decode_png(path: Path, size: tuple[int, int] | None, raw: bool) -> np.ndarray:
+def _decode_png(path: Path, size: tuple[int, ...] | None, raw: bool) -> np.ndarray:
     import imagecodecs  # most files need neither
     from PIL import Image
 

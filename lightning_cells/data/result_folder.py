@@ -55,13 +55,15 @@ class ResultWriter:
 
         Args:
             frame: its number, as in the name of the input frame.
-            labels: (H, W) integers, 0 background, else track ids up to 65535.
+            labels: (H, W) or (Z, H, W) integers, 0 background, else track ids up to 65535.
 
         Raises:
-            ValueError: if the mask is not 2-D, of another size than the others, out of range, or given twice.
+            ValueError: if the mask is no image or volume, of another size than the others, out of range, or given
+                twice.
         """
-        if labels.ndim != 2 or (self._size is not None and labels.shape != self._size):
-            raise ValueError(f"frame {frame}: mask of shape {labels.shape}, expected {self._size or '(H, W)'}")
+        if labels.ndim not in (2, 3) or (self._size is not None and labels.shape != self._size):
+            expected = self._size or "(H, W) or (Z, H, W)"
+            raise ValueError(f"frame {frame}: mask of shape {labels.shape}, expected {expected}")
         if frame in self._present:
             raise ValueError(f"frame {frame} was written already")
         if labels.dtype.kind not in "ui" or labels.min() < 0 or labels.max() > MAX_LABEL:

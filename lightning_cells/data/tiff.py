@@ -1,4 +1,4 @@
-"""The images of a TIFF file along its time axis: all that it speaks of, and with the pixels that it means."""
+"""The frames of a TIFF file along its time axis: all that it speaks of, and with the pixels that it means."""
 
 import logging
 import math
@@ -10,12 +10,11 @@ import numpy as np
 import tifffile
 
 from lightning_cells.data.pixels import as_shown, is_falling
+from lightning_cells.data.tiff_axes import arranged, which_channel
 from lightning_cells.data.tiff_metadata import check_claims, claimed_images, count_pages, count_reopened, is_one
+from lightning_cells.data.voxels import Axes, described_voxel
 from lightning_cells.errors import InputError, one_line
 
-_TIME = "TIQ"
-"""Axes that are taken for time: time itself, and sequences that nothing more is known of."""
-_AXES = {"Z": "planes in depth (axis Z)", "T": "points in time (axis T)"}
 _LARGE = 2**26
 _DENSEST = 5000
 """No codec packs so many bytes of a real image into one; larger images that claim it are damaged."""
@@ -24,15 +23,19 @@ Page = tifffile.TiffPage | tifffile.TiffFrame
 
 
 class Planes:
-    """The two-dimensional images of one TIFF, in the order of time.
+    """The frames of one TIFF, in the order of time: images, or volumes of several planes each.
 
     Attributes:
         count: how many there are.
-        shape: height and width.
+        shape: height and width of each; of a volume first the number of its planes.
         dtype: of the numbers that are stored, in native byte order.
+        told: whether the metadata, or `axes`, say which of its images are points in time and which are planes.
+        voxel: what the metadata say of it; None where they do not, and of images.
     """
 
-    def __init__(self, path: Path, file: tifffile.TiffFile, channel: int | None, alone: bool) -> None:
+    def __init__(
+        self, path: Path, file: tifffile.TiffFile, channel: int | None, alone: bool, said: Axes | None
+    ) -> None:
         self._path = path
         self._stack: np.ndarray | None = None
         pages = count_pages(file)
@@ -44,13 +47,15 @@ class Planes:
             axes = self._described(file, pages)
         self.dtype = np.dtype(first.dtype).newbyteorder("=")
         lengths = dict(axes)
-        self.shape = (lengths["Y"], lengths["X"])
-        self._channel, self._is_colour = _which(path, lengths, channel)
-        self._places = _along_time(path, axes, self._channel)
+        self._channel, self._is_colour = which_channel(path, lengths, channel)
+        self._places, self.told = arranged(path, axes, self._channel, alone, said)
+        self.shape: tuple[int, ...] = (*self._places.shape[1:], lengths["Y"], lengths["X"])
+        self.voxel = described_voxel(file) if self._places.ndim > 1 else None
         self._falls = is_falling(file, self._channel)
         self.count = len(self._places)
-        if self.count > 1 and self._stack is None:
-            self._check(self._page(self.count - 1), self.count - 1)  # the last, before much is done with the first ones
+        if self._places.size > 1 and self._stack is None:
+            last = int(self._places.flat[-1])
+            self._check(self._pages[last], last)  # before much is done with the first ones
 
     def _described(self, file: tifffile.TiffFile, pages: int) -> list[tuple[str, int]]:
         """Takes the pages of the one series of a file, and returns its axes and their lengths."""
@@ -115,24 +120,36 @@ class Planes:
         return sorted({self._path, *(Path(page.parent.filehandle.path) for page in self._pages)})
 
     def read(self, index: int, raw: bool = False) -> np.ndarray:
-        """Reads one image.
+        """Reads one frame.
 
         Args:
             index: 0 to ``count - 1``.
             raw: numbers as they are stored, as for labels; otherwise as they are to be seen, see `as_shown`.
 
         Returns:
-            (H, W) in native byte order.
+            (H, W), or (Z, H, W) of a volume, in native byte order.
 
         Raises:
             InputError: if it is cut off or damaged, or of colours that are no greys.
         """
-        page = self._page(index)
+        places = self._places[index]
+        if places.ndim == 0:
+            return self._image(int(places), raw)
+        first = self._image(int(places[0]), raw)
+        volume = np.empty((len(places), *first.shape), first.dtype)
+        volume[0] = first
+        for plane, place in enumerate(places[1:].tolist(), 1):
+            volume[plane] = self._image(place, raw)
+        return volume
+
+    def _image(self, place: int, raw: bool) -> np.ndarray:
+        """One image, (H, W), by its place among all."""
+        page = self._pages[0 if self._stack is not None else place]
         with explained(self._path):
             if self._stack is not None:
-                frame = np.array(self._stack[self._places[index]])
+                frame = np.array(self._stack[place])
             else:
-                self._check(page, index)
+                self._check(page, place)
                 frame = _decoded(page)
             if self._is_colour:
                 frame = frame.take(self._channel, _keyframe(page).axes.index("S"))
@@ -141,10 +158,7 @@ class Planes:
                 return frame
             return as_shown(frame, _keyframe(page), self._falls, self._path)
 
-    def _page(self, index: int) -> Page:
-        return self._pages[0 if self._stack is not None else self._places[index]]
-
-    def _check(self, page: Page, index: int) -> None:
+    def _check(self, page: Page, place: int) -> None:
         """Raises InputError for a page whose pixels are not all there; a short strip may decode without any error."""
         keyframe, end = _keyframe(page), page.parent.filehandle.size
         segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
@@ -152,20 +166,24 @@ class Planes:
         stored = sum(n for _, n in segments)
         if keyframe.compression == 1 and keyframe.bitspersample == 8 * self.dtype.itemsize:
             whole = whole and stored >= keyframe.nbytes
-        name = str(self._path) if self.count == 1 else f"{self._path}, page {index + 1}"
+        name = str(self._path) if self._places.size == 1 else f"{self._path}, page {place + 1}"
         if not whole:
             raise InputError(f"{name}: is truncated: copy it again")
-        check_density(name, self.shape, keyframe.nbytes, stored)
+        check_density(name, self.shape[-2:], keyframe.nbytes, stored)
 
 
 @contextmanager
-def open_tiff(path: Path, channel: int | None = None, alone: bool = False) -> Iterator[Planes]:
+def open_tiff(
+    path: Path, channel: int | None = None, alone: bool = False, axes: Axes | None = None
+) -> Iterator[Planes]:
     """Opens a TIFF of any number of images.
 
     Args:
         path: the file.
         channel: which of several channels or colours to take, from 0.
-        alone: a file of one image is that image, even where its metadata names the other files of a series.
+        alone: it is one point in time: a file of one image is that image, even where its metadata names the other files
+            of a series; several are the planes of a volume, unless the metadata say that they are points in time.
+        axes: what its images are, whatever the metadata say.
 
     Raises:
         InputError: if it is no TIFF, or cut off; if it holds other images than its metadata say, or such that are not
@@ -173,11 +191,11 @@ def open_tiff(path: Path, channel: int | None = None, alone: bool = False) -> It
     """
     with ExitStack() as stack:
         with explained(path):
-            planes = Planes(path, stack.enter_context(tifffile.TiffFile(regular(path))), channel, alone)
+            planes = Planes(path, stack.enter_context(tifffile.TiffFile(regular(path))), channel, alone, axes)
         yield planes
 
 
-def check_density(name: str, shape: tuple[int, int], size: int, stored: int) -> None:
+def check_density(name: str, shape: tuple[int, ...], size: int, stored: int) -> None:
     """Raises InputError for an image that takes far more memory than its file can hold, before the memory is taken.
 
     Args:
@@ -242,39 +260,6 @@ def _decoded(page: Page) -> np.ndarray:
         return page.asarray(maxworkers=1)
     finally:
         handle.close()
-
-
-def _which(path: Path, lengths: dict[str, int], channel: int | None) -> tuple[int, bool]:
-    """Returns which channel or colour to take of an image, and whether they are colours."""
-    colours, channels = lengths.get("S", 1), lengths.get("C", 1)
-    if colours > 1 and channels > 1:
-        raise InputError(f"{path}: has channels of several colours each: save one grey channel")
-    kind, known = ("colours", colours) if colours > 1 else ("channels", channels)
-    if known > 1 and channel is None:
-        raise InputError(
-            f"{path}: has {known} {kind}: choose one (--channel 0 to {known - 1}), or save one grey channel; if they "
-            "are points in time, save it with time as that axis"
-        )
-    if channel is not None and not 0 <= channel < known:
-        raise InputError(f"--channel {channel}: {path} has {known} {kind}: give 0 to {known - 1}")
-    return channel or 0, colours > 1
-
-
-def _along_time(path: Path, axes: list[tuple[str, int]], channel: int) -> list[int]:
-    """Returns the places of one channel's planes among all, in the order of time."""
-    outer = [(axis, n) for axis, n in axes if axis not in "YXS"]
-    others = [axis for axis, n in outer if n > 1 and axis != "C"]
-    ordered = "".join(axis for axis, _ in axes if axis != "S").endswith("YX")
-    if not ordered or (others and (len(others) > 1 or others[0] not in _TIME)):
-        shape = "x".join(str(n) for axis, n in axes if axis != "S" or n > 1)
-        named = " and ".join(_AXES.get(axis, f"an axis {axis}") for axis in others)
-        raise InputError(
-            f"{path}: is {shape}, with {named or 'axes in another order'}: save one grey image for each point in time, "
-            "with time as the axis of the stack (in ImageJ: Image > Properties, frames)"
-        )
-    places = np.arange(math.prod(n for _, n in outer)).reshape([n for _, n in outer])
-    letters = [axis for axis, _ in outer]
-    return (places.take(channel, letters.index("C")) if "C" in letters else places).ravel().tolist()
 
 
 def _other_count(path: Path, described: int, held: int) -> str:

@@ -68,7 +68,7 @@ BROKEN: list[tuple[str, Callable[[Path], None], str]] = [
     ("01/t003.tif", empty, "{file}: is truncated or not a readable image"),
     ("01/t003.tif", to_float, "{file}: has float32 pixels: save frames as 8- or 16-bit"),
     ("01/t003.tif", to_colour, "{file}: has 3 colours"),
-    ("01/t003.tif", to_stack, "{file}: has 4 pages"),
+    ("01/t003.tif", to_stack, "{file}: is 4x"),
     ("01/t003.tif", shrink, "{file}"),
     ("01/t003.tif", remove, "{folder}: frame 3 is missing"),
     (TRUTH, truncate, "{file}: is truncated"),

@@ -29,7 +29,7 @@ def test_masks_may_be_sparse(tmp_path: Path) -> None:
         ([], "t", ["no images", "t000.tif"]),
         (["t000.tif", "t002.tif"], "t", ["frame 1 is missing"]),
         (["t000.tif", "t0000.tif"], "t", ["frame 0", "t000.tif", "t0000.tif"]),
-        (["man_seg_000_001.tif"], "man_seg", ["three-dimensional"]),
+        (["man_seg_000_001.tif"], "man_seg", ["has no images"]),
     ],
 )
 def test_bad_folders(tmp_path: Path, names: list[str], prefix: str, words: list[str]) -> None:

@@ -52,8 +52,8 @@ def make_bad(path: Path, kind: str) -> None:
         tifffile.imwrite(path, np.zeros((8, 9, 3), np.uint8), photometric="rgb")
     elif kind == "planar colour":
         tifffile.imwrite(path, np.zeros((3, 8, 9), np.uint8), photometric="rgb", planarconfig="separate")
-    elif kind == "pages":
-        tifffile.imwrite(path, np.stack([PIXELS, PIXELS]), photometric="minisblack")
+    elif kind == "points in time":
+        tifffile.imwrite(path, np.stack([PIXELS, PIXELS]), photometric="minisblack", metadata={"axes": "TYX"})
     elif kind == "stack in one page":
         tifffile.imwrite(path, np.stack([PIXELS, PIXELS]), imagej=True)
     elif kind == "folder":
@@ -78,7 +78,7 @@ CUT = [f"{codec} {part}" for codec in ("none", "zlib", "lzw", "packbits") for pa
         "float",
         "colour",
         "planar colour",
-        "pages",
+        "points in time",
         "stack in one page",
         "folder",
         "text",
