@@ -2,6 +2,7 @@
 
 lightning-cells simulate data/simulated --sequences 10
 lightning-cells simulate data/fibres --kind fibres --frames 8 --size 256 256
+lightning-cells simulate data/volumes --depth 16 --voxel 5 1 1 --frames 10
 """
 
 import argparse
@@ -23,6 +24,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size", type=int, nargs=2, default=(128, 128), metavar=("H", "W"), help="pixels (default: 128 128)"
     )
+    parser.add_argument(
+        "--depth", type=int, metavar="Z", help="planes of each frame: volumes of nuclei (default: 2-D videos)"
+    )
+    parser.add_argument(
+        "--voxel",
+        type=float,
+        nargs=3,
+        metavar=("Z", "Y", "X"),
+        help="size of a voxel in micrometres; a nucleus is 22 X wide (default: 5 1 1)",
+    )
     parser.add_argument("--cells", type=int, metavar="N", help="cells at the start (default: as fits the area)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same bytes (default: %(default)s)")
 
@@ -39,5 +50,8 @@ def run(args: argparse.Namespace) -> None:
         size=tuple(args.size),
         seed=args.seed,
         cells=args.cells,
+        depth=args.depth,
+        voxel=tuple(args.voxel) if args.voxel else None,
     )
-    print(f"{args.sequences} simulated video(s) of {args.frames} frames are in {out}")
+    kind = "frames" if args.depth is None else f"volumes of {args.depth} planes"
+    print(f"{args.sequences} simulated video(s) of {args.frames} {kind} are in {out}")

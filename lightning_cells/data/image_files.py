@@ -10,7 +10,7 @@ import tifffile
 from lightning_cells.data.atomic import writing
 from lightning_cells.data.pixels import looked_up
 from lightning_cells.data.tiff import check_density, explained, open_tiff, regular
-from lightning_cells.data.voxels import Axes
+from lightning_cells.data.voxels import Axes, Voxel
 from lightning_cells.errors import InputError
 
 STILLS = (".tif", ".tiff", ".png")
@@ -78,12 +78,13 @@ def read_mask(path: Path, size: tuple[int, ...] | None = None) -> np.ndarray:
     return pixels.astype(np.uint16, copy=False)
 
 
-def write_image(path: Path, array: np.ndarray) -> None:
+def write_image(path: Path, array: np.ndarray, voxel: Voxel | None = None) -> None:
     """Writes a zlib-compressed TIFF; the same array always gives the same bytes, whole or not at all.
 
     Args:
         path: file to make or replace; missing folders are made.
         array: (H, W), or (Z, H, W) of two planes or more for a page of each, uint8 or uint16.
+        voxel: of a volume, in micrometres; it is written as ImageJ writes it.
 
     Raises:
         ValueError: if the array is of another type or dimension.
@@ -91,6 +92,10 @@ def write_image(path: Path, array: np.ndarray) -> None:
     fits = array.ndim == 2 or (array.ndim == 3 and len(array) > 1)  # one page is read as an image
     if not fits or array.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"expected an image or a volume, uint8 or uint16, got {array.dtype} of shape {array.shape}")
+    metadata, resolution = None, None
+    if voxel is not None:
+        metadata = {"axes": "ZYX", "spacing": voxel[0], "unit": "um"}
+        resolution = (1 / voxel[2], 1 / voxel[1])
     with writing(Path(path)) as temporary:
         tifffile.imwrite(
             temporary,
@@ -98,7 +103,9 @@ def write_image(path: Path, array: np.ndarray) -> None:
             byteorder="<",
             photometric="minisblack",
             compression="zlib",
-            metadata=None,
+            imagej=voxel is not None,
+            metadata=metadata,
+            resolution=resolution,
             software=False,
         )
 

@@ -18,7 +18,9 @@ from lightning_cells.data.simulation.brightfield import brightfield
 from lightning_cells.data.simulation.fibres import fibres
 from lightning_cells.data.simulation.nuclei import nuclei
 from lightning_cells.data.simulation.varied import varied
+from lightning_cells.data.simulation.volumes import volumes
 from lightning_cells.data.tracks import Lineage, Track, write_tracks
+from lightning_cells.data.voxels import Voxel, check_voxel
 from lightning_cells.errors import InputError
 from lightning_cells.progress import Progress
 
@@ -26,6 +28,9 @@ Kind = Literal["nuclei", "brightfield", "fibres", "varied"]
 
 SMALLEST_SIDE = 32  # pixels
 SIMULATORS = {"nuclei": nuclei, "brightfield": brightfield, "fibres": fibres, "varied": varied}
+VOXEL = (5.0, 1.0, 1.0)  # micrometres: planes are farther apart than pixels
+STEEPEST = 50
+ROOM_OF_VOLUME = 12_000  # least cubic pixels of the field per starting cell
 ROOM = {"nuclei": 250, "brightfield": 450, "fibres": 80, "varied": 600}  # least pixels of the field per starting cell
 
 
@@ -37,16 +42,19 @@ def simulate(
     size: tuple[int, int] = (128, 128),
     seed: int = 0,
     cells: int | None = None,
+    depth: int | None = None,
+    voxel: Voxel | None = None,
 ) -> Path:
     """Writes a data set of simulated videos.
 
     ``OUT/01/tNNN.tif`` are the frames (uint16), ``OUT/01_GT/SEG/man_segNNN.tif`` and
     ``OUT/01_GT/TRA/man_trackNNN.tif`` the instance labels of all cells (the same pixels in both),
     ``OUT/01_GT/TRA/man_track.txt`` the lineage, and for bright-field ``OUT/01_GT/SEM/man_semNNN.tif`` the classes
-    0 background, 1 nucleus, 2 cytoplasm.
+    0 background, 1 nucleus, 2 cytoplasm. With a `depth` each of these files is a volume, and the frames say how large
+    a voxel is.
 
-    Sequence k depends on the seed, the kind, k, the size and the number of cells, and on nothing else: asking for
-    more sequences or more frames changes none of those that were there before.
+    Sequence k depends on the seed, the kind, k, the size, the voxels and the number of cells, and on nothing else:
+    asking for more sequences or more frames changes none of those that were there before.
 
     Args:
         out: folder to make; it may exist if it is empty.
@@ -58,7 +66,9 @@ def simulate(
         size: (H, W) in pixels, each >= 32.
         seed: >= 0.
         cells: cells in the field at the start; None for a number that grows with its area (14 nuclei, 17
-            bright-field cells or 45 fibres in 128 x 128 pixels).
+            bright-field cells or 45 fibres in 128 x 128 pixels; 14 nuclei in 16 planes of these, 5 pixels apart).
+        depth: planes of each frame, >= 2, for volumes of nuclei; None for 2-D videos.
+        voxel: (z, y, x) of a voxel of a volume in micrometres; None for (5, 1, 1). Cells are drawn in units of x.
 
     Returns:
         `out`.
@@ -68,19 +78,24 @@ def simulate(
             left in `out` then, nor after an interruption.
     """
     out = Path(out)
-    _check(kind, sequences, frames, size, seed, cells)
+    _check(kind, sequences, frames, size, seed)
+    voxel = _voxel(kind, depth, voxel)
+    _check_room(kind, size, depth, voxel, cells)
     progress = Progress(f"simulating {kind}", sequences * frames, leave=False)
     with progress, _whole(out) as partial:
         for number in range(1, sequences + 1):
             # the kind's letters are part of the seed, so kinds do not share their random numbers
             rng = np.random.default_rng([seed, *kind.encode(), number])
-            video = SIMULATORS[kind](rng, frames, size, cells)
+            if depth is None:
+                video = SIMULATORS[kind](rng, frames, size, cells)
+            else:
+                video = volumes(rng, frames, depth, size, voxel, cells)
             lineage: Lineage = {}
             for frame, simulated in enumerate(video):
                 name = f"{frame:0{max(3, len(str(frames - 1)))}d}.tif"
                 truth = partial / f"{number:02d}_GT"
                 labels = simulated.labels.astype(np.uint16)
-                write_image(partial / f"{number:02d}" / f"t{name}", simulated.image)
+                write_image(partial / f"{number:02d}" / f"t{name}", simulated.image, voxel if depth else None)
                 write_image(truth / "SEG" / f"man_seg{name}", labels)
                 write_image(truth / "TRA" / f"man_track{name}", labels)
                 if simulated.classes is not None:
@@ -128,7 +143,7 @@ def _whole(out: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _check(kind: str, sequences: int, frames: int, size: tuple[int, int], seed: int, cells: int | None) -> None:
+def _check(kind: str, sequences: int, frames: int, size: tuple[int, int], seed: int) -> None:
     """Raises InputError for what cannot be simulated."""
     if kind not in SIMULATORS:
         raise InputError(f"simulate: kind is '{kind}': choose one of {', '.join(get_args(Kind))}")
@@ -142,6 +157,31 @@ def _check(kind: str, sequences: int, frames: int, size: tuple[int, int], seed: 
         )
     if seed < 0:
         raise InputError(f"simulate: seed is {seed}: give 0 or more")
-    most = size[0] * size[1] // ROOM[kind]
+
+
+def _voxel(kind: str, depth: int | None, voxel: Voxel | None) -> Voxel:
+    """Returns how large a voxel is; raises InputError for what is no voxel of a volume."""
+    if depth is None:
+        if voxel is not None:
+            raise InputError("simulate: a voxel without a depth: give the planes of a volume (--depth 16), too")
+        return VOXEL
+    if kind != "nuclei":
+        raise InputError(f"simulate: depth is {depth} and kind '{kind}': volumes show nuclei, leave the kind out")
+    if depth < 2:
+        raise InputError(f"simulate: depth is {depth}: give 2 or more planes, or none for a 2-D video")
+    voxel = check_voxel(voxel) or VOXEL
+    if max(voxel) > STEEPEST * min(voxel):
+        given = " ".join(f"{side:g}" for side in voxel)
+        raise InputError(f"--voxel {given}: give sides of which none is more than {STEEPEST} times another")
+    return voxel
+
+
+def _check_room(kind: str, size: tuple[int, int], depth: int | None, voxel: Voxel, cells: int | None) -> None:
+    """Raises InputError for more cells than there is room for."""
+    most, field = size[0] * size[1] // ROOM[kind], f"{size[0]} x {size[1]} pixels"
+    if depth is not None:
+        step, tall = voxel[0] / voxel[2], voxel[1] / voxel[2]
+        most = max(1, int(depth * step * size[0] * tall * size[1] / ROOM_OF_VOLUME))
+        field = f"{depth} x {size[0]} x {size[1]} voxels"
     if cells is not None and not 1 <= cells <= most:
-        raise InputError(f"simulate: cells is {cells}: {size[0]} x {size[1]} pixels have room for 1 to {most}")
+        raise InputError(f"simulate: cells is {cells}: {field} have room for 1 to {most}")

@@ -48,7 +48,7 @@ def nuclei(rng: np.random.Generator, frames: int, size: tuple[int, int], cells: 
     cells = cells or max(1, round(size[0] * size[1] / AREA_PER_CELL))
     population = Population(rng, size, cells, NUCLEI)
     canvas = canvas_size(size)
-    bank = TextureBank(_chromatin(rng))
+    bank = TextureBank(chromatin(rng))
     light = illumination(rng, size, depth=rng.uniform(0.35, 0.5))
     clouds = np.exp(0.5 * smooth_field(rng, size, 40.0))  # light from cells and medium far below the focus
     photons = rng.uniform(80, 130)
@@ -67,10 +67,7 @@ def _specimen(
     """Light of the nuclei through the objective on the canvas; a nucleus of middling brightness has about 1."""
     cells = population.cells
     character = cells["character"]
-    brightness = np.exp(np.clip(0.4 * character[:, 0], -0.7, 0.8))
-    brightness *= (1 + 0.8 * population.mitosis()) * (1 + 0.6 * population.newborn())
-    dead = np.clip(cells["dying"], 0, None) / DEATH
-    brightness *= np.minimum(1 + 2 * dead, 3.4 - 3.3 * dead).clip(0.4)  # condenses, then fades
+    brightness = brightness_of(population)
     contrast = 0.22 + 0.05 * character[:, 1] + 0.2 * population.mitosis()
 
     who = pixels.cell
@@ -83,7 +80,17 @@ def _specimen(
     return blur(focal, sharp) + blur(blurred, 2.2 * sharp)
 
 
-def _chromatin(rng: np.random.Generator, count: int = 64, side: int = 25) -> np.ndarray:
+def brightness_of(population: Population) -> np.ndarray:
+    """Returns (N,) light of nuclei, about 1: they differ, and are brighter when they divide and when they die."""
+    cells = population.cells
+    brightness = np.exp(np.clip(0.4 * cells["character"][:, 0], -0.7, 0.8))
+    brightness *= (1 + 0.8 * population.mitosis()) * (1 + 0.6 * population.newborn())
+    dead = np.clip(cells["dying"], 0, None) / DEATH
+    brightness *= np.minimum(1 + 2 * dead, 3.4 - 3.3 * dead).clip(0.4)  # condenses, then fades
+    return brightness
+
+
+def chromatin(rng: np.random.Generator, count: int = 64, side: int = 25) -> np.ndarray:
     """Textures (count, side, side): fine mottle, bright spots and dark nucleoli."""
     mottle = 0.7 * speckle(rng, count, side, 1.3) + 0.5 * speckle(rng, count, side, 3.0)
     for layer in mottle:

@@ -1,9 +1,11 @@
 """Living cells as points with an outline: they move, push, stick, grow, divide and die.
 
-Shared by the kinds of simulated data that show living cells. Positions and radii are in pixels, time is in frames.
+Shared by the kinds of simulated data that show living cells. Positions and radii are in pixels, time is in frames. They
+live in a plane; `ellipsoids` are what lives in a volume.
 All cells are rows of one structured array, so that a step costs a few array operations whatever their number.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,23 +14,27 @@ from scipy.spatial import cKDTree
 LOWEST_ORDER, ORDERS = 2, 3  # Fourier orders 2, 3 and 4 of an outline: ellipse, triangle, square
 DEATH = 6  # frames from the first sign of death until nothing is left
 MITOSIS = 4  # frames over which a cell rounds up before it divides
-CELL = np.dtype(
-    [
-        ("position", "f8", 2),  # row, column
-        ("velocity", "f8", 2),
-        ("angle", "f8"),
-        ("spin", "f8"),
-        ("shape", "f8", (ORDERS, 2)),  # cosine and sine coefficients relative to the radius
-        ("adult", "f8"),  # radius of the grown cell
-        ("age", "f8"),
-        ("period", "f8"),  # age at division
-        ("dying", "f8"),  # frames since death began, -1 while alive
-        ("character", "f8", 4),  # fixed standard normal numbers: what tells a cell from others is drawn from them
-        ("texture", "i8"),  # fixed random number that chooses a texture
-        ("label", "i8"),  # label in the latest frame, 0 where not visible
-        ("mother", "i8"),  # label of the mother, in the frame of birth only
-    ]
-)
+
+
+def cell_type(axes: int) -> np.dtype:
+    """What is known of one cell, in a space of so many axes."""
+    return np.dtype(
+        [
+            ("position", "f8", axes),  # row, column; before them the depth
+            ("velocity", "f8", axes),
+            ("angle", "f8"),  # in the plane of rows and columns
+            ("spin", "f8"),
+            ("shape", "f8", (ORDERS, 2)),  # cosine and sine coefficients relative to the radius
+            ("adult", "f8"),  # radius of the grown cell
+            ("age", "f8"),
+            ("period", "f8"),  # age at division
+            ("dying", "f8"),  # frames since death began, -1 while alive
+            ("character", "f8", 4),  # fixed standard normal numbers: what tells a cell from others is drawn from them
+            ("texture", "i8"),  # fixed random number that chooses a texture
+            ("label", "i8"),  # label in the latest frame, 0 where not visible
+            ("mother", "i8"),  # label of the mother, in the frame of birth only
+        ]
+    )
 
 
 @dataclass(frozen=True)
@@ -67,21 +73,22 @@ class Population:
 
     Args:
         rng: source of randomness.
-        size: (H, W) of the field in pixels.
+        size: (H, W) of the field in pixels, or (Z, H, W) of a volume.
         cells: number of cells that start in the field.
         biology: what they are like.
 
     Attributes:
-        cells: structured array of `CELL`, one row per cell.
+        cells: structured array of `cell_type`, one row per cell.
     """
 
-    def __init__(self, rng: np.random.Generator, size: tuple[int, int], cells: int, biology: Biology) -> None:
+    def __init__(self, rng: np.random.Generator, size: tuple[float, ...], cells: int, biology: Biology) -> None:
         self.rng = rng
         self.biology = biology
-        self.low = np.full(2, -2.0 * biology.radius)
-        self.high = np.asarray(size, float) + 2.0 * biology.radius
-        self.area = float(np.prod(self.high - self.low))
-        total = max(cells, round(cells * self.area / (size[0] * size[1])))
+        margin = self._margin(size)
+        self.low = -margin
+        self.high = np.asarray(size, float) + margin
+        self.room = float(np.prod(self.high - self.low))
+        total = max(cells, round(cells * self.room / math.prod(size)))
         self.cells = self._start(total, cells, np.asarray(size, float))
         for _ in range(40):
             self._relax()
@@ -101,7 +108,7 @@ class Population:
         cells = self._divide(cells[cells["dying"] < DEATH])
 
         n = len(cells)
-        cells["velocity"] = 0.8 * cells["velocity"] + 0.6 * biology.speed * rng.standard_normal((n, 2))
+        cells["velocity"] = 0.8 * cells["velocity"] + 0.6 * biology.speed * rng.standard_normal((n, len(self.low)))
         cells["position"] += cells["velocity"]
         cells["spin"] = 0.9 * cells["spin"] + 0.02 * rng.standard_normal(n)
         cells["angle"] += cells["spin"]
@@ -137,8 +144,7 @@ class Population:
         Returns:
             Distances in pixels, of the shape of `direction`.
         """
-        rough = 1 - 0.8 * np.maximum(self.mitosis(), self.newborn())
-        shape = (self.cells["shape"] * rough[:, None, None])[index]
+        shape = self.deformation()[index]
         shape = shape.reshape(*shape.shape[:1], *(1,) * (direction.ndim - 1), ORDERS, 2)
         outline = np.ones_like(direction)
         for k in range(ORDERS):
@@ -147,9 +153,18 @@ class Population:
         radius = self.radius()[index].reshape(-1, *(1,) * (direction.ndim - 1))
         return radius * np.maximum(outline, 0.3)
 
+    def deformation(self) -> np.ndarray:
+        """Returns (N, ORDERS, 2): ``shape``, weaker in cells that are about to divide or just born."""
+        rough = 1 - 0.8 * np.maximum(self.mitosis(), self.newborn())
+        return self.cells["shape"] * rough[:, None, None]
+
     def extent(self) -> float:
         """A distance in pixels from a cell's centre within which all of its outline lies."""
         return float(self.radius().max(initial=1)) * 1.6
+
+    def _margin(self, size: tuple[float, ...]) -> np.ndarray:
+        """How far cells live beyond each border of the field, in pixels; below 0 where they keep away from it."""
+        return np.full(len(size), 2.0 * self.biology.radius)
 
     def _coefficients(self, noise: np.ndarray) -> np.ndarray:
         """Scales (..., ORDERS, 2) noise so that higher orders are weaker."""
@@ -159,8 +174,9 @@ class Population:
     def _fresh(self, n: int) -> np.ndarray:
         """Returns n cells with everything drawn but positions and ages."""
         rng, biology = self.rng, self.biology
-        cells = np.zeros(n, CELL)
-        cells["velocity"] = biology.speed * rng.standard_normal((n, 2))
+        axes = len(self.low)
+        cells = np.zeros(n, cell_type(axes))
+        cells["velocity"] = biology.speed * rng.standard_normal((n, axes))
         cells["angle"] = rng.uniform(-np.pi, np.pi, n)
         cells["spin"] = 0.04 * rng.standard_normal(n)
         cells["shape"] = self._coefficients(rng.standard_normal((n, ORDERS, 2)))
@@ -177,19 +193,21 @@ class Population:
         cells = self._fresh(total)
         cells["age"] = rng.uniform(0.1, 0.98, total) * cells["period"]
         clumps = max(1, round(inside / biology.clump))
-        centres = rng.uniform(0, 1, (clumps, 2)) * (size - 2 * biology.radius) + biology.radius
+        centres = rng.uniform(0, 1, (clumps, len(size))) * (size - 2 * biology.radius) + biology.radius
         member = rng.integers(0, clumps, inside)
         spread = 0.9 * biology.radius * np.sqrt(biology.clump)
-        near = centres[member] + spread * rng.standard_normal((inside, 2))
+        near = centres[member] + spread * rng.standard_normal((inside, len(size)))
         cells["position"][:inside] = np.clip(near, biology.radius / 2, size - biology.radius / 2)
-        outer = rng.uniform(self.low, self.high, (total - inside, 2))
-        # throw those that fell into the field out over the nearest border
-        gap = np.concatenate([outer, size - outer], axis=1)
+        outer = rng.uniform(self.low, self.high, (total - inside, len(size)))
+        # throw those that fell into the field out over the nearest border that is open
+        (free,) = np.nonzero(self.low < 0)
+        gap = np.concatenate([outer[:, free], size[free] - outer[:, free]], axis=1)
         inner = gap.min(axis=1) > 0
         side = gap.argmin(axis=1)
         depth = rng.uniform(0.5, 2, len(outer)) * biology.radius
-        place = np.where(side < 2, -depth, size[side % 2] + depth)
-        outer[inner, (side % 2)[inner]] = place[inner]
+        axis = free[side % len(free)]
+        place = np.where(side < len(free), -depth, size[axis] + depth)
+        outer[inner, axis[inner]] = place[inner]
         cells["position"][inside:] = outer
         return cells
 
@@ -197,12 +215,11 @@ class Population:
         """Replaces each cell that is due by two daughters side by side."""
         due = (cells["age"] >= cells["period"]) & (cells["dying"] < 0)
         mothers = cells[due]
-        axis = self.rng.uniform(0, np.pi, len(mothers))
         # over the field's border one daughter would not be seen: there cells divide along it
         size = self.high + self.low
         near = np.minimum(np.abs(mothers["position"]), np.abs(mothers["position"] - size))
-        axis = np.where(near.min(axis=1) < self.biology.radius, np.pi / 2 * near.argmin(axis=1), axis)
-        step = np.stack([np.sin(axis), np.cos(axis)], 1) * 0.62 * mothers["adult"][:, None]
+        border = np.where(near.min(axis=1) < self.biology.radius, near.argmin(axis=1), -1)
+        step = self._spindles(border) * 0.62 * mothers["adult"][:, None]
         daughters = []
         for sign in (-1, 1):
             born = self._fresh(len(mothers))
@@ -213,8 +230,39 @@ class Population:
             daughters.append(born)
         return np.concatenate([cells[~due], *daughters])
 
+    def _spindles(self, border: np.ndarray) -> np.ndarray:
+        """Directions in which cells divide.
+
+        Args:
+            border: (M,) the axis across whose border a cell would divide, -1 far from all.
+
+        Returns:
+            (M, axes) of length 1.
+        """
+        axis = self.rng.uniform(0, np.pi, len(border))
+        axis = np.where(border >= 0, np.pi / 2 * border, axis)
+        return np.stack([np.sin(axis), np.cos(axis)], 1)
+
     def _coverage(self) -> float:
-        return float(np.pi * (self.radius() ** 2).sum()) / self.area
+        """The part of the world that cells fill."""
+        return float(np.pi * (self.radius() ** 2).sum()) / self.room
+
+    def _contact(self, first: np.ndarray, second: np.ndarray, gap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Distances of pairs of cells, and those at which their outlines touch.
+
+        Args:
+            first: (P,) rows of `cells`.
+            second: (P,) those of their partners.
+            gap: (P, axes) from the first to the second.
+
+        Returns:
+            Two (P,) arrays, in pixels.
+        """
+        angle = self.cells["angle"]
+        direction = np.arctan2(gap[:, 0], gap[:, 1])
+        contact = self.reach(first, direction - angle[first])
+        contact += self.reach(second, direction + np.pi - angle[second])
+        return np.maximum(np.hypot(gap[:, 0], gap[:, 1]), 1e-6), contact
 
     def _relax(self) -> None:
         """Pushes overlapping neighbours apart, pulls close ones together, keeps all in the world."""
@@ -224,10 +272,7 @@ class Population:
         pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]  # sums in a fixed order: same bytes for a seed
         first, second = pairs[:, 0], pairs[:, 1]
         gap = where[second] - where[first]
-        distance = np.maximum(np.hypot(gap[:, 0], gap[:, 1]), 1e-6)
-        direction = np.arctan2(gap[:, 0], gap[:, 1])
-        contact = self.reach(first, direction - cells["angle"][first])
-        contact += self.reach(second, direction + np.pi - cells["angle"][second])
+        distance, contact = self._contact(first, second, gap)
         excess = distance - contact * (1 - biology.squeeze)
         close = 0.2 * contact
         pull = np.where(excess < close, biology.adhesion / 8 * excess, 0)

@@ -1,7 +1,9 @@
 """From a population to pixels: which cell owns which pixel, and exact labels with their parents."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -16,13 +18,13 @@ RIM = 8  # pixels around the field that are drawn and cut off: blur brings light
 
 
 class SimulatedFrame(NamedTuple):
-    """One frame with its truth.
+    """One frame with its truth, a plane (H, W) or a volume (Z, H, W).
 
     Attributes:
-        image: (H, W) uint16.
-        labels: (H, W) int32 instance labels, 0 background.
+        image: uint16.
+        labels: int32 instance labels, 0 background.
         parents: labels that appear in this frame as daughters -> label of the mother.
-        classes: (H, W) uint8 semantic classes, or None.
+        classes: uint8 semantic classes, or None.
     """
 
     image: np.ndarray
@@ -51,14 +53,35 @@ class Pixels(NamedTuple):
     distance: np.ndarray
 
 
+class Voxels(NamedTuple):
+    """The voxels that cells cover, each owned by one cell; all arrays are (M,).
+
+    Attributes:
+        place: flat index into the canvas.
+        cell: row of the population's array.
+        u: coordinate along the cell's own first axis, -1..1.
+        v: coordinate along its second axis, -1..1.
+        w: coordinate along its third axis, -1..1. (u, v, w) move, turn and deform with the cell.
+    """
+
+    place: np.ndarray
+    cell: np.ndarray
+    u: np.ndarray
+    v: np.ndarray
+    w: np.ndarray
+
+
+Covered = TypeVar("Covered", Pixels, Voxels)
+
+
 def canvas_size(size: tuple[int, int]) -> tuple[int, int]:
     """Size of the canvas on which a field of `size` pixels is drawn: the field and its `RIM`."""
     return size[0] + 2 * RIM, size[1] + 2 * RIM
 
 
 def field_of(canvas: np.ndarray) -> np.ndarray:
-    """Returns the field of view, (H, W), of a canvas."""
-    return canvas[RIM:-RIM, RIM:-RIM]
+    """Returns the field of view, (..., H, W), of a canvas."""
+    return canvas[..., RIM:-RIM, RIM:-RIM]
 
 
 def rasterise(population: Population, canvas: tuple[int, int]) -> Pixels:
@@ -94,9 +117,9 @@ def rasterise(population: Population, canvas: tuple[int, int]) -> Pixels:
     return Pixels(place[kept], seen[which[kept]], rho, u, v, distance[kept])
 
 
-def spread(pixels: Pixels, values: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
+def spread(pixels: Pixels | Voxels, values: np.ndarray, canvas: tuple[int, ...]) -> np.ndarray:
     """Puts one value per pixel, (M,), onto a canvas of zeros."""
-    image = np.zeros(canvas[0] * canvas[1], values.dtype)
+    image = np.zeros(math.prod(canvas), values.dtype)
     image[pixels.place] = values
     return image.reshape(canvas)
 
@@ -104,17 +127,31 @@ def spread(pixels: Pixels, values: np.ndarray, canvas: tuple[int, int]) -> np.nd
 def labelled_frames(
     population: Population, frames: int, canvas: tuple[int, int]
 ) -> Iterator[tuple[Pixels, np.ndarray, dict[int, int]]]:
+    """`lives` in a plane: the cells are drawn by `rasterise`."""
+    return lives(population, frames, canvas, partial(rasterise, population, canvas))
+
+
+def lives(
+    population: Population,
+    frames: int,
+    canvas: tuple[int, ...],
+    covered: Callable[[], Covered],
+    smallest: int = SMALLEST,
+) -> Iterator[tuple[Covered, np.ndarray, dict[int, int]]]:
     """Lets a population live, and labels its cells frame by frame; a label never returns once it has gone.
 
-    Cells with less than `SMALLEST` pixels in view get no label; one that comes back gets a new label.
+    Cells with less than `smallest` pixels in view get no label; one that comes back gets a new label.
 
     Args:
         population: the cells; their ``label`` is updated.
         frames: number of frames.
         canvas: size of the canvas in pixels.
+        covered: says which pixels the cells cover as they are now.
+        smallest: pixels.
 
     Yields:
-        Which cell owns which pixel, (H, W) int32 labels of the field, and the parents of the labels born in this frame.
+        Which cell owns which pixel, (..., H, W) int32 labels of the field, and the parents of the labels born in this
+        frame.
 
     Raises:
         InputError: if the labels no longer fit 16 bits.
@@ -124,9 +161,9 @@ def labelled_frames(
         if frame:
             population.step()
         cells = population.cells
-        pixels = rasterise(population, canvas)
+        pixels = covered()
         owner = largest_parts(field_of(spread(pixels, pixels.cell + 1, canvas).astype(np.int32)))
-        visible = np.bincount(owner.ravel(), minlength=len(cells) + 1)[1:] >= SMALLEST
+        visible = np.bincount(owner.ravel(), minlength=len(cells) + 1)[1:] >= smallest
         parents: dict[int, int] = {}
         cells["label"][~visible] = 0
         for row in np.flatnonzero(visible & (cells["label"] == 0)):
@@ -139,13 +176,13 @@ def labelled_frames(
 
 
 def largest_parts(labels: np.ndarray) -> np.ndarray:
-    """Keeps of each label its largest 4-connected part.
+    """Keeps of each label its largest part, of pixels that share a side.
 
     Args:
-        labels: (H, W) int32 labels, 0 background.
+        labels: (..., H, W) int32 labels, 0 background.
 
     Returns:
-        (H, W) int32.
+        (..., H, W) int32.
     """
     parts, count = connected(labels, connectivity=1, return_num=True)
     areas = np.bincount(parts.ravel(), minlength=count + 1)
