@@ -18,7 +18,7 @@ class CellError:
     Attributes:
         side: whose cell it is.
         label: its label in that mask.
-        area: its pixels.
+        area: its pixels, or voxels.
         partner: label of the cell of the other side that it is matched with, 0 for none; for a merged result
             cell the truth cell with which it shares most.
         iou: Jaccard index with the partner, 0 without one.
@@ -52,8 +52,8 @@ def frame_errors(result: NDArray[np.integer], seg: NDArray[np.integer]) -> list[
     ``spurious``.
 
     Args:
-        result: (H, W) integers, result labels, 0 background.
-        seg: (H, W) integers, truth labels, 0 background, negative where nothing is known.
+        result: (H, W) or (Z, H, W) integers, result labels, 0 background.
+        seg: integers of the same shape, truth labels, 0 background, negative where nothing is known.
     """
     truth_cells, result_cells = Regions(seg), Regions(result)
     pairs = overlap(truth_cells, result_cells)

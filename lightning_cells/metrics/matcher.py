@@ -1,6 +1,7 @@
 """Streaming comparison of one video's result with its truth: acyclic oriented graph matching."""
 
 import warnings
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from lightning_cells.errors import Doubt, InputError
 from lightning_cells.metrics.counts import CTCCounts
 from lightning_cells.metrics.detection import DetectionCounts, count_detections
 from lightning_cells.metrics.divisions import count_divisions
-from lightning_cells.metrics.matching import Match, Regions, match
+from lightning_cells.metrics.matching import Match, Regions, match, plane_of
 from lightning_cells.metrics.validity import VERTEX, check_masks, check_parents, outside_rows
 
 
@@ -34,7 +35,8 @@ class CTCMatcher:
     parent links join the last frame of a parent's row and the first of its child's, gap or no gap; result
     cells that detect several markers take no part in the matching of edges (Matula et al., PLoS ONE 10(12),
     2015). Unlike py-ctcmetrics 1.3 it is also right for masks without any background, for labels up to 65535
-    and for results without any cell.
+    and for results without any cell. Volumes are compared voxel by voxel, and where the truth of SEG is that of single
+    planes, plane by plane.
 
     Args:
         result: what to call the result in messages, such as its folder.
@@ -57,19 +59,21 @@ class CTCMatcher:
         self,
         frame: int,
         result: NDArray[np.integer],
-        seg: NDArray[np.integer] | None,
+        seg: NDArray[np.integer] | Mapping[int, NDArray[np.integer]] | None,
         tra: NDArray[np.integer] | None,
     ) -> None:
         """Adds one frame; every frame of the video once, in any order.
 
         Args:
             frame: its number, as in the track tables.
-            result: (H, W) integers, result labels, 0 background.
-            seg: (H, W) integers, truth cells of SEG; None if this frame has none.
-            tra: (H, W) integers, truth markers of TRA; None if this frame has none.
+            result: (H, W) or (Z, H, W) integers, result labels, 0 background.
+            seg: integers of the same shape, truth cells of SEG; or the (H, W) of some planes of a volume by their
+                numbers, in each of which a cell counts by itself; None if this frame has none.
+            tra: integers of the same shape, truth markers of TRA; None if this frame has none.
 
         Raises:
-            InputError: on masks of differing size, labels above 65535, or a frame given twice.
+            InputError: on masks of differing size, labels above 65535, a plane that the result does not have, or a
+                frame given twice.
         """
         if frame in self._result:
             raise InputError(f"{self.result_name}: frame {frame} is given twice; give every frame once")
@@ -77,16 +81,22 @@ class CTCMatcher:
             cells = Regions(result)
             if tra is not None:
                 self._tra[frame] = match(Regions(tra), cells)
-            if seg is not None:
-                truth = Regions(seg)
-                found = match(truth, cells)
-                self._seg_sum += float(found.iou.sum())
-                self._seg_cells += len(found.iou)
-                complete = tra is None or len(truth.labels) >= len(self._tra[frame].truth)
-                self.detections += count_detections(truth, cells, found, complete)
+            if isinstance(seg, Mapping):
+                for plane, mask in seg.items():
+                    markers = None if tra is None else len(Regions(plane_of(tra, plane)).labels)
+                    self._segmented(Regions(mask), Regions(plane_of(result, plane)), markers)
+            elif seg is not None:
+                self._segmented(Regions(seg), cells, None if tra is None else len(self._tra[frame].truth))
         except InputError as error:
             raise InputError(f"{self.result_name}, frame {frame}: {error}") from None
         self._result[frame] = cells.labels
+
+    def _segmented(self, truth: Regions, cells: Regions, markers: int | None) -> None:
+        """Compares cells with those of SEG, where so many markers are, or nobody knows how many."""
+        found = match(truth, cells)
+        self._seg_sum += float(found.iou.sum())
+        self._seg_cells += len(found.iou)
+        self.detections += count_detections(truth, cells, found, markers is None or len(truth.labels) >= markers)
 
     def compute(self, result_lineage: Lineage | None, truth_lineage: Lineage | None) -> CTCCounts:
         """Counts the operations that turn the result into the truth.

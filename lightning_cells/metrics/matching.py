@@ -16,10 +16,10 @@ class Regions:
     """The cells of one label image.
 
     Args:
-        mask: (H, W) integers; cells are above 0, everything else is background.
+        mask: (H, W) or (Z, H, W) integers; cells are above 0, everything else is background.
 
     Attributes:
-        shape: (H, W).
+        shape: that of the mask.
         labels: (N,) int64, ascending labels that occur.
         areas: (N,) int64, pixels of each.
 
@@ -67,7 +67,8 @@ def overlap(truth: Regions, result: Regions) -> CommonPixels:
     """
     if truth.shape != result.shape:
         raise InputError(
-            f"the result mask is {_size(result)} but the truth mask is {_size(truth)}: give masks of one size"
+            f"the result mask is {size_of(result.shape)} but the truth mask is {size_of(truth.shape)}: give masks of "
+            "one size"
         )
     values = truth.flat[result.pixels]
     both = values > 0
@@ -98,5 +99,21 @@ def match(truth: Regions, result: Regions) -> Match:
     return Match(truth.labels, partner, iou)
 
 
-def _size(regions: Regions) -> str:
-    return " x ".join(str(n) for n in regions.shape)
+def plane_of(mask: NDArray[np.integer], plane: int) -> NDArray[np.integer]:
+    """Returns the (H, W) of a plane of a (Z, H, W) mask.
+
+    Raises:
+        InputError: if the mask is no volume, or has no such plane.
+    """
+    if mask.ndim != 3:
+        raise InputError(
+            f"the result mask is {size_of(mask.shape)} but the truth is that of plane {plane} of a volume: give volumes"
+        )
+    if not 0 <= plane < len(mask):
+        raise InputError(f"the result mask has {len(mask)} planes and no plane {plane}, which the truth has")
+    return mask[plane]
+
+
+def size_of(shape: tuple[int, ...]) -> str:
+    """The size of a mask in words."""
+    return " x ".join(str(n) for n in shape)

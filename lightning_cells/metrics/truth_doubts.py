@@ -23,16 +23,18 @@ class TruthDoubts:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._with_cells = 0  # frames
+        self._unit = "pixels"
         self._in_pieces = 0  # of them, those of one label that is in several places
         self._labels: set[int] = set()  # of those
-        self._sizes: Counter[int] = Counter()  # cells by their pixels: memory does not grow with the video
+        self._sizes: Counter[int] = Counter()  # cells by their pixels or voxels: memory does not grow with the video
 
     def see(self, truth: NDArray[np.integer]) -> None:
-        """Takes the next mask, (H, W) labels."""
+        """Takes the next mask, (H, W) or (Z, H, W) labels."""
+        self._unit = "pixels" if truth.ndim == 2 else "voxels"
         areas = cell_areas(truth)
         self._with_cells += bool(len(areas))
         self._sizes.update(areas.tolist())
-        if len(areas) == 1 and ndimage.label(truth > 0, np.ones((3, 3)))[1] > 1:
+        if len(areas) == 1 and ndimage.label(truth > 0, np.ones((3,) * truth.ndim))[1] > 1:
             self._in_pieces += 1
             self._labels.add(int(truth.max()))
 
@@ -49,7 +51,7 @@ class TruthDoubts:
         if specks >= max(_MANY, found / 4):
             doubts.append(
                 f"{self._folder}: {specks} of {found} cells are specks of less than {_SPECK * self._typical():.0f} "
-                "pixels, and count as cells: remove them"
+                f"{self._unit}, and count as cells: remove them"
             )
         return doubts
 
