@@ -20,8 +20,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-SPEED = ("startup", "loading", "augmentation", "cosine_loss", "measures", "clustering", "steps")
-SPEED += ("scaling", "overhead", "track_parts", "track")
+SPEED = ("startup", "loading", "augmentation", "cosine_loss", "measures", "volume_measures")
+SPEED += ("clustering", "steps", "scaling", "overhead", "track_parts", "track")
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "scikit-image", "albumentations", "opencv-python-headless")
 PACKAGES += ("py-ctcmetrics", "traccuracy", "laptrack", "keras", "SimpleITK", "lightning", "lightning-cells")
 ALONE = 0.5  # load beside a benchmark below which a machine has nothing else to do

@@ -47,10 +47,11 @@ class TruthDoubts:
                 "a number of its own"
             )
         found = self._sizes.total()
-        specks = sum(count for size, count in self._sizes.items() if size < _SPECK * self._typical())
+        least = _SPECK * self._typical()
+        specks = sum(count for size, count in self._sizes.items() if size < least)
         if specks >= max(_MANY, found / 4):
             doubts.append(
-                f"{self._folder}: {specks} of {found} cells are specks of less than {_SPECK * self._typical():.0f} "
+                f"{self._folder}: {specks} of {found} cells are specks of less than {least:.0f} "
                 f"{self._unit}, and count as cells: remove them"
             )
         return doubts
