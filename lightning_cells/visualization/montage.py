@@ -11,6 +11,7 @@ from PIL import Image
 from lightning_cells.data.intensity import resize_labels
 from lightning_cells.data.targets import cell_ids
 from lightning_cells.metrics.cells import Kind, frame_errors
+from lightning_cells.visualization.depth import unfolded
 from lightning_cells.visualization.drawing import (
     PANEL,
     Colour,
@@ -51,11 +52,12 @@ class Sample:
     Attributes:
         sequence: name of the video.
         number: number of the frame.
-        frame: (h, w), real intensities of any range, at any scale.
-        result: (H, W) integers, track ids of the predicted cells, 0 background.
-        truth: (H, W) integers in the label convention: > 0 id of a segmented cell, 0 background, -1 unknown, <= -2
-            marker of the cell ``-1 - value``; None without any truth.
+        frame: (h, w) or (Z, h, w), real intensities of any range, at any scale.
+        result: (H, W) or (Z, H, W) integers, track ids of the predicted cells, 0 background.
+        truth: integers of that shape in the label convention: > 0 id of a segmented cell, 0 background, -1 unknown,
+            <= -2 marker of the cell ``-1 - value``; None without any truth.
         seen: uint8 (h, w, 3), what the network says of the frame, at any scale; None without such a picture.
+        step: distance of the planes of a volume, in pixels of the result.
     """
 
     sequence: str
@@ -64,6 +66,7 @@ class Sample:
     result: np.ndarray
     truth: np.ndarray | None = None
     seen: np.ndarray | None = None
+    step: float = 1.0
 
 
 class _Row(NamedTuple):
@@ -77,10 +80,10 @@ def montage(samples: Sequence[Sample], block: bool = False) -> np.ndarray:
     """Draws a row for each sample: the frame, its true cells, its predicted cells, and what is wrong with them.
 
     What the network says comes after the frame, if any sample has a picture of it. True and predicted cells have the
-    colours of their tracks. In the last panel, true cells that were missed and
-    predicted cells that are spurious are filled; so are split and merged cells, with the outlines of their parts. A
-    legend counts them: each true cell once, and spurious predicted cells (see `metrics.cells.frame_errors`). Hatching
-    marks where the truth is unknown; predicted cells there are outlined, but no errors.
+    colours of their tracks. In the last panel, true cells that were missed and predicted cells that are spurious are
+    filled; so are split and merged cells, with the outlines of their parts. A legend counts them: each true cell once,
+    and spurious predicted cells (see `metrics.cells.frame_errors`). Hatching marks where the truth is unknown;
+    predicted cells there are outlined, but no errors. Volumes are compared as such and seen from three sides.
 
     Args:
         samples: the frames, from top to bottom; may be none.
@@ -152,7 +155,7 @@ def strip(sample: Sample, longest: int = PANEL) -> Strip:
         sample: the frame.
         longest: pixels of a panel, at most; small frames are enlarged no further than in a montage.
     """
-    row = _row(sample, max(PANEL, min(longest, max(sample.result.shape))))
+    row = _row(sample, longest)
     height, width = row.panels[0].shape[:2]
     page = Image.new("RGB", (len(PANELS) * (width + GAP) - GAP, height), "white")
     _paste(page, row, [k * (width + GAP) for k in range(len(PANELS))], 0)
@@ -177,25 +180,26 @@ def _seen(picture: np.ndarray | None, frame: np.ndarray) -> np.ndarray:
 
 def _row(sample: Sample, longest: int = PANEL) -> _Row:
     """Draws the panels of a sample. Errors are found at full size, and then shrunk."""
-    size = panel_size((sample.result.shape[0], sample.result.shape[1]), longest)
-    frame = grey(sample.frame, size)
+    flat, cells, known = unfolded(sample.frame, sample.result, sample.truth, sample.step)
+    size = panel_size((cells.shape[0], cells.shape[1]), max(PANEL, min(longest, max(cells.shape))))
+    frame = grey(flat, size)
     panels = [frame, 0.5 * frame, frame.copy(), 0.5 * frame]
     notes = ["", "no truth", "", "no truth"]
-    result = resample(sample.result, size)
+    result = resample(cells, size)
     paint_cells(panels[2], result)
     found = int(np.count_nonzero(np.bincount(sample.result.ravel())[1:]))
     caption, kinds = f"{sample.sequence}   frame {sample.number}", Counter[str]()
-    if sample.truth is None or not (sample.truth != -1).any():
+    if sample.truth is None or known is None or not (sample.truth != -1).any():
         return _Row(f"{caption}   {_cells(found)} found", panels, notes, kinds)
 
     if not (sample.truth >= 0).any():
-        paint_cells(panels[1], resample(cell_ids(sample.truth), size))
+        paint_cells(panels[1], resample(cell_ids(known), size))
         notes[1] = "markers only"
         return _Row(f"{caption}   {_cells(found)} found", panels, notes, kinds)
 
     panels[1], notes[1], notes[3] = frame.copy(), "", ""
-    _hatch(panels[1], resize_labels(sample.truth, size) == -1)
-    paint_cells(panels[1], resample(cell_ids(sample.truth), size))
+    _hatch(panels[1], resize_labels(known, size) == -1)
+    paint_cells(panels[1], resample(cell_ids(known), size))
     errors = frame_errors(sample.result, sample.truth)
     true = [error for error in errors if error.side == "truth"]
     kinds.update(error.kind for error in true)
@@ -206,8 +210,8 @@ def _row(sample: Sample, longest: int = PANEL) -> _Row:
         caption += f"   {kinds['matched']} of {_cells(len(true))} matched"
     else:
         caption += f"   no true cells, {found} found"
-    truth = resample(np.maximum(sample.truth, 0), size)
-    _hatch(panels[3], resize_labels(sample.truth, size) < 0)
+    truth = resample(np.maximum(known, 0), size)
+    _hatch(panels[3], resize_labels(known, size) < 0)
     _paint_errors(
         panels[3],
         (truth, {error.label: error.kind for error in true}),

@@ -10,6 +10,7 @@ from PIL import Image
 
 from lightning_cells.data.atomic import writing
 from lightning_cells.data.tracks import Lineage
+from lightning_cells.visualization.depth import from_above
 from lightning_cells.visualization.drawing import (
     grey,
     paint,
@@ -44,11 +45,11 @@ def track_picture(
 ) -> np.ndarray:
     """Draws evenly spaced frames of a tracked video on a sheet of up to four columns.
 
-    A cell has the colour of its track in all frames, and a tail where it came from.
+    A cell has the colour of its track in all frames, and a tail where it came from. Volumes are seen from above.
 
     Args:
-        frames: the video, each (h, w) of real intensities.
-        labels: track ids of each frame, (H, W) integers, 0 background.
+        frames: the video, each (h, w) or (Z, h, w) of real intensities.
+        labels: track ids of each frame, (H, W) or (Z, H, W) integers, 0 background.
         numbers: numbers of the frames, to be written on them; None counts from 0.
         lineage: with it, the tails of daughters begin at their mother.
         shown: most frames to show.
@@ -64,12 +65,14 @@ def track_picture(
         raise ValueError(f"{len(frames)} frames and {len(labels)} label images: give as many, at least one")
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(shown, len(frames))).round().astype(int))
     needed = {past for index in chosen for past in range(max(0, index - tail), index + 1)}
-    sizes = {index: panel_size((labels[index].shape[0], labels[index].shape[1])) for index in needed}
-    places = {index: centres(labels[index], sizes[index]) for index in needed}
+    seen = {index: from_above(frames[index], labels[index]) for index in needed}
+    sizes = {index: panel_size((there.shape[0], there.shape[1])) for index, (_, there) in seen.items()}
+    places = {index: centres(there, sizes[index]) for index, (_, there) in seen.items()}
     panels = []
     for index in chosen:
-        panel = grey(frames[index], sizes[index])
-        paint_cells(panel, resample(labels[index], sizes[index]))
+        frame, there = seen[index]
+        panel = grey(frame, sizes[index])
+        paint_cells(panel, resample(there, sizes[index]))
         before = [places[past] for past in range(max(0, index - tail), index + 1)]
         paint_lines(panel, tails(before, lineage or {}), width=2)
         page = Image.fromarray(to_bytes(panel))
@@ -110,14 +113,15 @@ class Preview:
         self._places: deque[dict[int, np.ndarray]] = deque(maxlen=_TAIL + 1)
 
     def add(self, frame: np.ndarray, labels: np.ndarray, number: int, lineage: Lineage) -> None:
-        """Draws a frame.
+        """Draws a frame; a volume is seen from above.
 
         Args:
-            frame: (h, w) of real intensities.
-            labels: track ids, (H, W) integers, 0 background.
+            frame: (h, w) or (Z, h, w) of real intensities.
+            labels: track ids, (H, W) or (Z, H, W) integers, 0 background.
             number: of the frame, to be written on it.
             lineage: the tracks so far; the tail of a daughter begins at her mother.
         """
+        frame, labels = from_above(frame, labels)
         size = panel_size((labels.shape[0], labels.shape[1]), self._longest)
         small = resample(labels, size)
         image = grey(frame, size)
