@@ -1,8 +1,9 @@
 """Runs the papers' tables and puts what came out beside what they say.
 
 Each table is a file of conf/reproduce: rows are ordinary configurations with options. At scale 'tiny' simulated data
-(surrogates) take the place of the papers', and small networks that of theirs: all tables in an hour on two cores. At
-scale 'paper' it is the real data and the whole configurations.
+(surrogates) take the place of the papers', and small networks that of theirs: all tables in an hour on two cores. Scale
+'small' takes hours on two cores, on real videos where they are under $LIGHTNING_CELLS_DATA, with three seeds. At scale
+'paper' it is the real data and the whole configurations. Not every table has all three.
 
 Each row is a run in MLflow below that of its table. What ran before with the same options, data, code and seed is not
 run again, and a table that was interrupted goes on. outputs/reproduce/NAME gets the table as Markdown and JSON, and a
@@ -11,6 +12,7 @@ plot. Dotted options of 'fit', such as --trainer.max_steps=2000, hold for all ro
 lightning-cells reproduce --list
 lightning-cells reproduce gruunet-loss
 lightning-cells reproduce --workers 2 --readme docs/results.md
+lightning-cells reproduce unseen --scale small
 lightning-cells reproduce ulstm-loss --scale paper --trainer.max_steps=2000
 """
 
@@ -32,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name", metavar="NAME", nargs="?", help="table, such as ulstm-loss, or a file of your own (default: all)"
     )
-    parser.add_argument("--scale", choices=("tiny", "paper"), default="tiny", help="(default: %(default)s)")
+    parser.add_argument("--scale", choices=("tiny", "small", "paper"), default="tiny", help="(default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="list the tables, and what they need")
     parser.add_argument(
         "--workers", type=int, default=1, metavar="W", help="runs at a time on this machine (default: %(default)s)"
@@ -53,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     from lightning_cells.experiments.papers.table import names, read_table
 
     tables = {Path(name).stem: read_table(name) for name in ([args.name] if args.name else names())}
+    if not args.name:
+        tables = {name: table for name, table in tables.items() if args.scale in table.scales}
     if args.list:
         print("\n".join(_listed(tables, args.scale)))
         return 0

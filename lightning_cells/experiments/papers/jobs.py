@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from lightning_cells.data.simulate import simulate
 from lightning_cells.errors import InputError
-from lightning_cells.experiments.papers.table import ScaleName, Table, Test
+from lightning_cells.experiments.papers.table import ScaleName, Table, Test, shown
 from lightning_cells.experiments.processes import words
 from lightning_cells.experiments.runner import Job, digest
 from lightning_cells.paths import data_dir
@@ -99,14 +99,14 @@ def _job(
     data, (fold, folds, seed) = setting.data[column], which
     special = {**row.part(scale).set, **row.part(scale).by_data.get(column, {})}
     shared = {"data.root": data.path, **({**_ALL, "data.folds": folds} if folds else {})}
-    common = {**shared, **setting.set, **data.set, **row.set, **special, **overrides}
+    common = {**shared, **setting.set, **data.options, **row.set, **special, **overrides}
     configs = (*setting.configs, *row.part(scale).configs, *data.configs)
     files = [word for config in configs for word in ("-c", config)]
     own = {"data.fold": fold, "seed_everything": seed} if folds else {"seed_everything": seed}
     tests = {}
-    measured: dict[str, Test | None] = {**data.tests} or {column: None}
-    for test_name, test in measured.items():
-        other = {} if test is None else {**_OTHER_DATA, "data.root": test.path, **test.set}
+    measured: dict[str, Test] = {shown(name, test): test for name, test in data.tests.items()}
+    for test_name, test in (measured or {shown(column, data): data}).items():
+        other = {**_OTHER_DATA, "data.root": test.path, **test.options} if measured else {}
         tests[test_name] = (*files, *words({**common, **other, **own}))
     held_out = f", fold {fold} of {folds}" if folds else ""
     return RowJob(
@@ -119,7 +119,7 @@ def _job(
         classical=row.classical,
         fit=(*files, *words({**common, **own})),
         tests=tests,
-        unseen=frozenset(name for name, test in measured.items() if test is not None and test.unseen),
+        unseen=frozenset(name for name, test in measured.items() if test.unseen),
         weights=setting.weights or ("last" if folds else "best"),
     )
 
@@ -190,8 +190,8 @@ def meaning(source: str) -> str:
 def make_surrogates(tables: Iterable[Table], scale: ScaleName) -> None:
     """Simulates what is not there yet."""
     for part in (part for table in tables for part in table.parts(scale)):
-        if part.surrogate is not None and not Path(part.path).exists():
-            simulate(Path(part.path), **dict(part.surrogate))
+        if part.simulated is not None and not Path(part.path).exists():
+            simulate(Path(part.path), **dict(part.simulated))
 
 
 def missing(table: Table, scale: ScaleName) -> list[str]:
@@ -202,7 +202,7 @@ def missing(table: Table, scale: ScaleName) -> list[str]:
 
 def needed(table: Table, scale: ScaleName) -> list[str]:
     """Names of the real data of a table, and of the kinds of simulated ones."""
-    named = [part.root if part.surrogate is None else f"simulated {part.surrogate.kind}" for part in table.parts(scale)]
+    named = [part.root if part.simulated is None else f"simulated {part.simulated.kind}" for part in table.parts(scale)]
     return list(dict.fromkeys(map(str, named)))
 
 

@@ -191,12 +191,12 @@ def cells(table: Table, scale: ScaleName, values: pd.DataFrame) -> list[Cell]:
     for name, row in table.rows.items():
         for measure in table.measures:
             ours = {column: groups.get((name, column, measure), ()) for column in table.columns(scale)}
+            known = {column: values[measure] for column, values in row.values.items() if measure in values}
+            if known.keys() - {MEAN} - ours.keys():  # theirs is over other data
+                known.pop(MEAN, None)
             if len(ours) > 1:
                 ours[MEAN] = tuple(map(statistics.fmean, ours.values())) if all(ours.values()) else ()
-            found += [
-                Cell(name, column, measure, own, row.values.get(column, {}).get(measure))
-                for column, own in ours.items()
-            ]
+            found += [Cell(name, column, measure, own, known.get(column)) for column, own in ours.items()]
     return found
 
 

@@ -1,6 +1,7 @@
 """The file of a paper's table, ``conf/reproduce/NAME.yaml``."""
 
 from collections.abc import Collection, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -12,7 +13,7 @@ from lightning_cells.errors import InputError, nearest
 from lightning_cells.paths import find_data, output_dir, shipped
 from lightning_cells.yaml_file import Strict, checked, mistake, mistakes, or_else, read_yaml
 
-ScaleName = Literal["tiny", "paper"]
+ScaleName = Literal["tiny", "small", "paper"]
 SCALES: tuple[ScaleName, ...] = get_args(ScaleName)
 MEAN = "mean"
 """Column of the mean over all others."""
@@ -54,8 +55,9 @@ class Test(Strict):
     """Other data that the trained method is measured on.
 
     Attributes:
-        root: real data set; None if `surrogate` is given.
-        surrogate: simulated one.
+        root: real data set; None for simulated data alone.
+        surrogate: simulated one; with `root`, for where the real one is not at hand.
+        surrogate_set: options in place of those of `set` with the simulated one, where both are named.
         private: why the real data cannot be downloaded, and what to do; empty if they can.
         set: options.
         unseen: whether each video is tracked as anyone's, by `Tracker`, which estimates the size of its cells. Without
@@ -64,6 +66,7 @@ class Test(Strict):
 
     root: str | None = None
     surrogate: Simulation | None = None
+    surrogate_set: dict[str, Any] = Field(default={})
     private: str = ""
     set: dict[str, Any] = Field(default={})
     unseen: bool = False
@@ -71,22 +74,40 @@ class Test(Strict):
     @property
     def path(self) -> str:
         """Where the data are, or will be."""
-        if self.surrogate is None:
-            return str(self.root)
-        return str(output_dir() / "reproduce" / "data" / self.surrogate.name)
+        simulated = self.simulated
+        return str(self.root if simulated is None else output_dir() / "reproduce" / "data" / simulated.name)
+
+    @property
+    def simulated(self) -> Simulation | None:
+        """What is simulated; None where the real data are taken."""
+        return None if self._real else self.surrogate
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether simulated data stand in for real ones that are not at hand."""
+        return self.root is not None and self.simulated is not None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of what is taken."""
+        return self.surrogate_set if self.stands_in else self.set
 
     @property
     def there(self) -> bool:
         """Whether real data are there; simulated ones can be made."""
+        return self.surrogate is not None or self._real
+
+    @cached_property
+    def _real(self) -> bool:
         try:
-            return self.root is None or bool(find_data(self.root))
+            return self.root is not None and bool(find_data(self.root))
         except InputError:
             return False
 
     @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.root is None) == (self.surrogate is None):
-            raise ValueError("needs either a 'root' or a 'surrogate'")
+    def _has_a_source(self) -> Self:
+        if self.root is None and self.surrogate is None:
+            raise ValueError("needs a 'root' or a 'surrogate'")
         return self
 
 
@@ -144,6 +165,7 @@ class Row(Strict):
     Attributes:
         set: options.
         tiny: further ones at scale ``tiny``.
+        small: further ones at scale ``small``.
         paper: further ones at scale ``paper``.
         weights_of: the row whose trained weights are measured with other options, instead of a training.
         classical: whether a threshold and a watershed are tuned on the training videos, instead of a training;
@@ -155,6 +177,7 @@ class Row(Strict):
 
     set: dict[str, Any] = Field(default={})
     tiny: Part = Part()
+    small: Part = Part()
     paper: Part = Part()
     weights_of: str | None = None
     classical: bool | Literal["forest"] = False
@@ -164,7 +187,8 @@ class Row(Strict):
 
     def part(self, scale: ScaleName) -> Part:
         """What it has at a scale alone."""
-        return self.tiny if scale == "tiny" else self.paper
+        part: Part = getattr(self, scale)
+        return part
 
 
 class Claim(Strict):
@@ -196,6 +220,7 @@ class Table(Strict):
         tolerance: difference from the paper's value up to which that counts as reached.
         rows: by name, in their order.
         tiny: surrogates and small networks.
+        small: hours on two cores: small networks on real data where they are at hand, else on surrogates.
         paper: real data and the paper's networks.
         claims: what the paper concludes.
         remark: what is to be known about ours.
@@ -209,18 +234,35 @@ class Table(Strict):
     tolerance: _Number
     rows: dict[str, Row]
     tiny: Scale
-    paper: Scale
+    small: Scale | None = None
+    paper: Scale | None = None
     claims: list[Claim] = Field(default=[])
     remark: str = ""
     published: dict[str, dict[str, dict[str, _Number]]] = Field(default={})
 
     def scale(self, name: ScaleName) -> Scale:
-        """How it is run at a scale."""
-        return self.tiny if name == "tiny" else self.paper
+        """How it is run at a scale.
+
+        Raises:
+            InputError: if it is not.
+        """
+        scale: Scale | None = getattr(self, name)
+        if scale is None:
+            raise InputError(f"'{self.title}' has no scale {name}: give --scale {' or '.join(self.scales)}")
+        return scale
+
+    @property
+    def scales(self) -> list[ScaleName]:
+        """At which scales it can be run."""
+        return [name for name in SCALES if getattr(self, name) is not None]
 
     def columns(self, scale: ScaleName) -> list[str]:
-        """Names of the data that are measured."""
-        return [name for column, data in self.scale(scale).data.items() for name in data.tests or [column]]
+        """Names of the data that are measured, with a word of those that stand in for others."""
+        return [
+            shown(name, test)
+            for column, data in self.scale(scale).data.items()
+            for name, test in (data.tests or {column: data}).items()
+        ]
 
     def parts(self, scale: ScaleName) -> list[Test]:
         """All data that are trained on or measured."""
@@ -234,7 +276,7 @@ class Table(Strict):
         return self
 
     def _wrong_rows(self) -> Iterator[InitErrorDetails]:
-        columns = [*self.columns("tiny"), *self.columns("paper"), MEAN]
+        columns = [*(name for scale in self.scales for name in self._named(scale)), MEAN]
         yield from _unknown("column", self.published, columns, "published")
         for column, measures in self.published.items():
             yield from _unknown("measure", measures, self.measures, "published", column)
@@ -243,23 +285,31 @@ class Table(Strict):
             if row.weights_of is not None:
                 yield from _unknown("row", [row.weights_of], self.rows, *place, "weights_of")
                 other = self.rows.get(row.weights_of, Row())
-                if any(part.unseen for scale in SCALES for part in self.parts(scale)):
+                if any(part.unseen for scale in self.scales for part in self.parts(scale)):
                     yield mistake(
                         (*place, "weights_of"), "'unseen' tests know the options of the training alone: train the row"
                     )
                 if other.weights_of or other.classical:
                     yield mistake((*place, "weights_of"), f"row '{row.weights_of}' is not trained: name one that is")
-            for scale in SCALES:
+            for scale in self.scales:
                 yield from _unknown("data", row.part(scale).by_data, self.scale(scale).data, *place, scale, "by_data")
             yield from _unknown("column", row.values, columns, *place, "values")
             for column, values in row.values.items():
                 yield from _unknown("measure", values, self.measures, *place, "values", column)
+
+    def _named(self, scale: ScaleName) -> list[str]:
+        return [name for column, data in self.scale(scale).data.items() for name in data.tests or [column]]
 
     def _wrong_claims(self) -> Iterator[InitErrorDetails]:
         for number, claim in enumerate(self.claims):
             yield from _unknown("row", [claim.better], self.rows, "claims", number, "better")
             yield from _unknown("row", [claim.worse], self.rows, "claims", number, "worse")
             yield from _unknown("measure", [claim.measure], self.measures, "claims", number, "measure")
+
+
+def shown(name: str, test: Test) -> str:
+    """How a column is called: simulated data never by the name of real ones alone."""
+    return f"{name} (simulated)" if test.stands_in else name
 
 
 def _unknown(
