@@ -21,7 +21,7 @@ from lightning_cells.visualization.montage import Sample, montage
 Rank = tuple[float, ...]
 """What frames are compared by; the lowest are shown."""
 T = TypeVar("T")
-_SEEN = 4  # frames that a method is given to draw the last of them: the pass through its network is what pictures cost
+_SEEN = 2  # frames that a method is given to draw the last of them: the pass through its network is what pictures cost
 
 
 @dataclass(eq=False)

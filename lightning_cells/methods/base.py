@@ -164,7 +164,7 @@ class CellMethod(LightningModule, ABC):
         """Draws what the network says of the last of some consecutive frames; None where there is nothing to draw.
 
         Args:
-            frames: float32 (T, 1, h, w), that frame and up to three before it.
+            frames: float32 (T, 1, h, w), that frame and some before it.
 
         Returns:
             uint8 (h, w, 3).
