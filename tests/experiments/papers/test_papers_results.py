@@ -155,6 +155,19 @@ def test_the_mean_is_over_data(table: Table) -> None:
     assert math.isnan(found["two", "mean"].mean)
 
 
+@pytest.mark.parametrize(("columns", "shown"), [(("y", "z"), 0.4), (("y", "w"), None)])
+def test_the_papers_mean_is_shown_beside_one_over_the_same_data(
+    columns: tuple[str, str], shown: float | None, tmp_path: Path
+) -> None:
+    values = {"y": {"SEG": 0.3}, "z": {"SEG": 0.5}, "mean": {"SEG": 0.4}}
+    small = {"data": {"x": {"root": "X", "tests": {name: {"root": name} for name in columns}}}}
+    tree = {**SMALL, "rows": {"one": {"values": values}, "two": {}}, "small": small}
+    table = read_table(str(written(tmp_path, tree)))
+    found = {(c.row, c.column): c for c in sum_up("mine", table, "small", {}, []).cells}
+    assert found["one", "mean"].paper == shown
+    assert found["one", "y"].paper == 0.3
+
+
 def test_the_readme_has_it_between_its_marks(report: Results, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from lightning_cells.errors import InputError
-from lightning_cells.experiments.papers.table import SCALES, names, read_table
+from lightning_cells.experiments.papers.jobs import jobs_of
+from lightning_cells.experiments.papers.table import names, read_table
 
 SURROGATE = {"kind": "nuclei", "sequences": 3, "frames": 4, "size": [32, 48], "seed": 7}
 SMALL: dict[str, Any] = {
@@ -71,7 +72,7 @@ def test_a_table_is_read_with_its_types(tmp_path: Path) -> None:
             {"root": "Y", "unseen": True},
             "rows.two.weights_of: 'unseen' tests know the options of the training alone: train the row",
         ),
-        (("tiny", "data", "x"), {}, "tiny.data.x: needs either a 'root' or a 'surrogate'"),
+        (("tiny", "data", "x"), {}, "tiny.data.x: needs a 'root' or a 'surrogate'"),
         (("tiny", "weights"), "first", "tiny.weights: should be 'best' or 'last', not 'first'"),
         (("tiny", "data", "x", "surrogate", "size"), [32], "surrogate.size: [32] is no size: write [height, width]"),
         (("tiny", "data", "x", "surrogate"), {"kind": "nuclei"}, "tiny.data.x.surrogate: has no 'sequences': add it"),
@@ -120,18 +121,46 @@ def test_every_shipped_table_is_sound() -> None:
     for name in names():
         table = read_table(name)
         assert table.tiny.minutes is not None, f"{name}: --list is to say how long it takes"
-        measured = [part for data in table.paper.data.values() for part in data.tests.values() or [data]]
+        real = [table.scale(scale).data for scale in table.scales if scale != "tiny"]
+        measured = [part for data in real for one in data.values() for part in one.tests.values() or [one]]
         simulated = [data for data in table.tiny.data.values() if data.surrogate is None]
-        assert all(part.root for part in measured), f"{name}: scale paper is measured on real data"
+        assert measured, f"{name}: there is more than tiny"
+        assert all(part.root for part in measured), f"{name}: the larger scales are measured on real data"
+        small = [] if table.small is None else table.parts("small")
+        assert all(part.surrogate for part in small), f"{name}: scale small runs without any data, too"
         assert not simulated, f"{name}: scale tiny needs no download"
 
 
 def test_nothing_is_unseen_of_which_a_video_was_trained_on() -> None:
     """Neither by its name among real data, nor as a surrogate of the same seed."""
     table = read_table("unseen")
-    for scale in SCALES:
+    for scale in table.scales:
         for data in table.scale(scale).data.values():
             assert data.tests
             for test in data.tests.values():
                 assert test.unseen
-                assert (test.root or test.surrogate) != (data.root or data.surrogate)
+                assert test.root is None or test.root != data.root
+                assert test.surrogate is None or test.surrogate != data.surrogate
+
+
+def test_simulated_data_stand_in_for_real_ones_by_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTNING_CELLS_DATA", str(tmp_path / "data"))
+    real = {"root": "Z", "set": {"data.scale": 0.5}, "surrogate": SURROGATE, "surrogate_set": {"data.scale": 1.0}}
+    tree = {**SMALL, "small": {"data": {"z": real}}}
+    table = read_table(str(written(tmp_path, tree)))
+    (job, _) = jobs_of(table, "small", {})
+    assert table.columns("small") == list(job.tests) == ["z (simulated)"]
+    assert "--data.scale=1.0" in job.fit
+    assert f"--data.root={table.small.data['z'].path}" in job.fit
+    (tmp_path / "data/Z").mkdir(parents=True)
+    table = read_table(str(written(tmp_path, tree)))
+    (job, _) = jobs_of(table, "small", {})
+    assert table.columns("small") == list(job.tests) == ["z"]
+    assert {"--data.scale=0.5", "--data.root=Z"} <= set(job.fit)
+
+
+def test_a_scale_that_a_table_lacks(tmp_path: Path) -> None:
+    table = read_table(str(written(tmp_path, SMALL)))
+    assert table.scales == ["tiny", "paper"]
+    with pytest.raises(InputError, match="'a' has no scale small: give --scale tiny or paper"):
+        table.scale("small")
