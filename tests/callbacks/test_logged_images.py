@@ -256,11 +256,11 @@ def shown(monkeypatch):
 
 
 def test_the_method_draws_each_shown_frame_once_from_those_before(tmp_path, shown):
-    method, sequence = Drawing(), video("01", tmp_path, frames=20, seg=(1, 17))
+    method, sequence = Drawing(), video("01", tmp_path, frames=20, seg=(0, 17))
     validate(Pictures(samples=2), trainer(Logger()), [sequence], method=method)
-    assert [sample.number for sample in shown[0]] == [11, 27]
-    assert [frames.shape for frames in method.given] == [(2, 1, *SIZE), (4, 1, *SIZE)]
-    for frames, stop in zip(method.given, (2, 18), strict=True):
+    assert [sample.number for sample in shown[0]] == [10, 27]
+    assert [frames.shape for frames in method.given] == [(1, 1, *SIZE), (2, 1, *SIZE)]
+    for frames, stop in zip(method.given, (1, 18), strict=True):
         assert frames.dtype == torch.float32
         np.testing.assert_array_equal(frames[:, 0], sequence.frames[stop - len(frames) : stop].astype(np.float32))
     assert [sample.seen.max() for sample in shown[0]] == [1, 2]
