@@ -58,7 +58,8 @@ def data(most: int) -> list[Item]:
         folder = folders.pop(name, None)
         size = "" if known.size is None else f" ({known.size / 2**20:.0f} MiB)"
         state = _contents(folder) if folder else f"not here{size}: lightning-cells download {name}"
-        found.append(Item(name, f"{state}; {known.title}", {"folder": folder and str(folder), "bytes": known.size}))
+        facts = {"folder": folder and str(folder), "bytes": known.size, "micrometres": known.pixel}
+        found.append(Item(name, "; ".join(filter(None, (state, known.title, known.micrometres))), facts))
     others = ((name, folder) for name, folder in folders.items() if _videos(folder) or (folder / "images").is_dir())
     return found + [Item(name, _contents(folder), {"folder": str(folder)}) for name, folder in others]
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from lightning_cells.errors import InputError
 from lightning_cells.progress import Progress
 
-MAX_BYTES = 64 * 2**30
-"""Archives that unpack to more than this are refused: far above any 2-D set of the challenge."""
+MAX_BYTES = 2**40
+"""Archives that unpack to more than this are refused: above any of the challenge, whose largest has 320 GB."""
 MAX_FILES = 200_000
-"""Archives of more files than this are refused: far above any 2-D set of the challenge."""
+"""Archives of more files than this are refused: far above any set of the challenge."""
 
 _SEQUENCE_FOLDER = re.compile(r"\d{2,}(_\w+)?")  # 01, 01_GT, 01_ST, ...
 _UNSOUND = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError)

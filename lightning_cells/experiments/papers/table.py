@@ -34,6 +34,8 @@ class Simulation(Strict):
         size: (H, W) in pixels.
         seed: of all that is random.
         cells: at the start; None for a number that goes with the area.
+        depth: planes of each frame; None for 2-D videos.
+        voxel: (z, y, x) of a voxel of a volume.
     """
 
     kind: Kind
@@ -42,13 +44,17 @@ class Simulation(Strict):
     size: _Size
     seed: _Whole
     cells: _Whole | None = None
+    depth: _Whole | None = None
+    voxel: tuple[_Number, _Number, _Number] | None = None
 
     @property
     def name(self) -> str:
         """Folder name: the same for the same videos."""
         height, width = self.size
         cells = "" if self.cells is None else f"-{self.cells}cells"
-        return f"{self.kind}-{self.sequences}x{self.frames}-{height}x{width}{cells}-seed{self.seed}"
+        deep = "" if self.depth is None else f"{self.depth}x"
+        voxel = "" if self.voxel is None else "-voxel" + "x".join(f"{side:g}" for side in self.voxel)
+        return f"{self.kind}-{self.sequences}x{self.frames}-{deep}{height}x{width}{voxel}{cells}-seed{self.seed}"
 
 
 class Test(Strict):

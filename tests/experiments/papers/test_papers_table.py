@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tifffile
 import yaml
 
+from lightning_cells.data.simulate import simulate
 from lightning_cells.errors import InputError
 from lightning_cells.experiments.papers.jobs import jobs_of
-from lightning_cells.experiments.papers.table import names, read_table
+from lightning_cells.experiments.papers.table import Simulation, names, read_table
 
 SURROGATE = {"kind": "nuclei", "sequences": 3, "frames": 4, "size": [32, 48], "seed": 7}
 SMALL: dict[str, Any] = {
@@ -164,3 +166,12 @@ def test_a_scale_that_a_table_lacks(tmp_path: Path) -> None:
     assert table.scales == ["tiny", "paper"]
     with pytest.raises(InputError, match="'a' has no scale small: give --scale tiny or paper"):
         table.scale("small")
+
+
+def test_a_surrogate_of_volumes_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    flat = {"kind": "nuclei", "sequences": 1, "frames": 2, "size": [48, 40], "seed": 1}
+    deep = Simulation(**flat, depth=4, voxel=(3.0, 1.0, 1.0))
+    assert Simulation(**flat).name == "nuclei-1x2-48x40-seed1"
+    assert deep.name == "nuclei-1x2-4x48x40-voxel3x1x1-seed1"
+    out = simulate(tmp_path / deep.name, **dict(deep))
+    assert tifffile.imread(out / "01/t000.tif").shape == (4, 48, 40)
