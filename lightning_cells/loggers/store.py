@@ -2,6 +2,7 @@
 
 import os
 from contextlib import suppress
+from pathlib import Path
 
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -9,6 +10,7 @@ from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from lightning_cells.data.atomic import writing
 from lightning_cells.errors import HIDDEN, InputError, one_line, without_passwords
 from lightning_cells.loggers.relocation import follow_move
 from lightning_cells.paths import database_address, output_dir
@@ -60,6 +62,8 @@ def open_store(uri: str) -> MlflowClient:
             os.environ.setdefault(variable, value)
     try:
         with _alone():
+            if uri == under_outputs():
+                _set_up(output_dir() / "mlflow.db")
             client = MlflowClient(uri)
             if uri == under_outputs():
                 follow_move(output_dir() / "mlflow.db", output_dir() / _ARTIFACTS)
@@ -70,6 +74,18 @@ def open_store(uri: str) -> MlflowClient:
             f"runs cannot be kept in {uri} ({reason}): give a database or a server as "
             "MLFLOW_TRACKING_URI, such as sqlite:////folder/mlflow.db, or unset it"
         ) from error
+
+
+def _set_up(path: Path) -> None:
+    """Makes a fresh database whole or not at all: MLflow takes none of which a killed process made a part."""
+    if path.exists():
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # which a server does not need
+
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        left.unlink()
+    with writing(path) as temporary:
+        SqlAlchemyStore(f"sqlite:///{temporary}", artifact_root()).engine.dispose()
 
 
 def open_experiment(client: MlflowClient, name: str) -> Experiment:
