@@ -14,6 +14,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks/fuzz.py"
 @pytest.mark.parametrize("kind", ["result", "frames", "stack", "data", "checkpoint", "sweep", "table", "archive"])
 def test_damaged_inputs_give_no_stack_trace(kind: str) -> None:
     words = [sys.executable, str(SCRIPT), "--kind", kind, "--seed", "7", "--share", "0.04"]
-    done = subprocess.run(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert " 0 inputs" not in done.stdout
