@@ -21,8 +21,8 @@ def which_channel(path: Path, lengths: dict[str, int], channel: int | None) -> t
     kind, known = ("colours", colours) if colours > 1 else ("channels", channels)
     if known > 1 and channel is None:
         raise InputError(
-            f"{path}: has {known} {kind}: save one grey channel, or for track choose one (--channel 0 to {known - 1}); if "
-            "they are points in time, save it with time as that axis"
+            f"{path}: has {known} {kind}: save one grey channel, or for track choose one (--channel 0 to {known - 1}); "
+            "if they are points in time, save it with time as that axis"
         )
     if channel is not None and not 0 <= channel < known:
         raise InputError(f"--channel {channel}: {path} has {known} {kind}: give 0 to {known - 1}")
