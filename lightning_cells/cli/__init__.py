@@ -24,6 +24,7 @@ TRAINING = {
 }
 VERBS = {
     "simulate": "write a simulated data set with exact truth",
+    "class-maps": "make maps of nucleus and cytoplasm from two fluorescence channels",
     "download": "fetch a public data set",
     "cross-validate": "train and measure a method on each fold of a data set",
     "track": "track your own frames with a checkpoint or a registered model",

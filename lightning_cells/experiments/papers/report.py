@@ -103,7 +103,8 @@ def _reached(results: Results) -> list[str]:
     for cell in results.cells:
         if cell.paper is not None and cell.values:
             gap = cell.mean - cell.paper
-            words = "reached" if abs(gap) <= results.table.tolerance else "above" if gap > 0 else "not reached"
+            beaten = ("below", gap < 0) if cell.measure == "loss" else ("above", gap > 0)
+            words = "reached" if abs(gap) <= results.table.tolerance else beaten[0] if beaten[1] else "not reached"
             lines.append(
                 f"* {cell.row}, {cell.column}, {cell.measure}: {words}: {gap:+.3f} from the paper's value, tolerance "
                 f"{results.table.tolerance}"

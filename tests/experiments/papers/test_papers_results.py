@@ -147,6 +147,15 @@ def test_at_scale_paper_values_are_reached_or_not(value: float, words: str, tmp_
     assert f"* one, x, SEG: {words} from" in markdown(sum_up("mine", table, "paper", {}, [outcome("one", value)]))
 
 
+@pytest.mark.parametrize(("value", "words"), [(0.3, "below: -0.200"), (0.7, "not reached: +0.200")])
+def test_of_a_loss_less_is_better(value: float, words: str, tmp_path: Path) -> None:
+    tree = {**SMALL, "measures": ["loss"], "rows": {"one": {"values": {"x": {"loss": 0.5}}}, "two": {}}, "claims": []}
+    table = read_table(str(written(tmp_path, {**tree, "tolerance": 0.05, "paper": SMALL["tiny"]})))
+    job = RowJob(name="one", fit=(), row="one", data="x")
+    done = Outcome(job, "finished", "run", measures={"x": {"loss": value}})
+    assert f"* one, x, loss: {words} from" in markdown(sum_up("mine", table, "paper", {}, [done]))
+
+
 def test_the_mean_is_over_data(table: Table) -> None:
     done = [outcome("one", 0.0, 0.5, 0.9, seed=1), outcome("one", 0.0, 0.7, 0.7, seed=2)]
     found = {(c.row, c.column): c for c in sum_up("mine", table, "paper", {}, done).cells}
