@@ -52,6 +52,22 @@ def unfolded(
     )
 
 
+def in_place(picture: np.ndarray, labels: np.ndarray, step: float) -> np.ndarray:
+    """Puts a picture of one plane where `unfolded` shows a volume from above; pictures of images are as they are.
+
+    Args:
+        picture: uint8 (h, w, 3), at any scale.
+        labels: (H, W) or (Z, H, W), of the frame.
+        step: distance of planes in pixels of the labels.
+    """
+    if labels.ndim == 2:
+        return picture
+    below, beside = (
+        round(_around(labels.shape, step) * n / m) for n, m in zip(picture.shape, labels.shape[1:], strict=False)
+    )
+    return np.pad(picture, ((0, below), (0, beside), (0, 0)))
+
+
 def _cells(labels: np.ndarray, frame: np.ndarray, axis: int) -> np.ndarray:
     """The label that is seen along an axis: that of the brightest voxel of any cell; without brightness, the first."""
     inside = labels > 0
@@ -67,11 +83,21 @@ def _known(truth: np.ndarray, frame: np.ndarray, axis: int) -> np.ndarray:
 
 def _put_together(views: list[np.ndarray], step: float, empty: float) -> np.ndarray:
     above, front, right = views
-    depth = max(1, round(len(front) * step))
+    depth = _height(len(front), step)
     rows = (np.arange(depth) * 2 + 1) * len(front) // (2 * depth)
-    (height, width), gap = above.shape, max(1, round(max(above.shape) / _GAP))
-    image = np.full((height + gap + depth, width + gap + depth), empty, above.dtype)
+    (height, width), more = above.shape, _around((len(front), *above.shape), step)
+    image = np.full((height + more, width + more), empty, above.dtype)
     image[:height, :width] = above
-    image[height + gap :, :width] = front[rows]
-    image[:height, width + gap :] = right[rows].T
+    image[-depth:, :width] = front[rows]
+    image[:height, -depth:] = right[rows].T
     return image
+
+
+def _height(planes: int, step: float) -> int:
+    """Pixels of the planes of a volume seen from a side."""
+    return max(1, round(planes * step))
+
+
+def _around(shape: tuple[int, ...], step: float) -> int:
+    """Pixels that the views from the sides take below and beside that from above, with the gap."""
+    return max(1, round(max(shape[1:]) / _GAP)) + _height(shape[0], step)

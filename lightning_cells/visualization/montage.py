@@ -11,7 +11,7 @@ from PIL import Image
 from lightning_cells.data.intensity import resize_labels
 from lightning_cells.data.targets import cell_ids
 from lightning_cells.metrics.cells import Kind, frame_errors
-from lightning_cells.visualization.depth import unfolded
+from lightning_cells.visualization.depth import in_place, unfolded
 from lightning_cells.visualization.drawing import (
     PANEL,
     Colour,
@@ -97,7 +97,8 @@ def montage(samples: Sequence[Sample], block: bool = False) -> np.ndarray:
     if any(sample.seen is not None for sample in samples):
         titles = (PANELS[0], SEEN, *PANELS[1:])
         for sample, row in zip(samples, rows, strict=True):
-            row.panels.insert(1, _seen(sample.seen, row.panels[0]))
+            seen = None if sample.seen is None else in_place(sample.seen, sample.result, sample.step)
+            row.panels.insert(1, _seen(seen, row.panels[0]))
             row.notes.insert(1, "" if sample.seen is not None else "not drawn")
     across = -(-len(titles) // 2) if block else len(titles)
     down = -(-len(titles) // across)

@@ -5,7 +5,7 @@ from PIL import Image
 
 from lightning_cells.data.tracks import Track
 from lightning_cells.visualization import montage as module
-from lightning_cells.visualization.depth import from_above, unfolded
+from lightning_cells.visualization.depth import from_above, in_place, unfolded
 from lightning_cells.visualization.drawing import track_colours
 from lightning_cells.visualization.montage import KINDS, Sample, montage, strip
 from lightning_cells.visualization.video import Preview, track_picture
@@ -63,6 +63,19 @@ def test_three_views_are_put_together_to_scale() -> None:
     assert known[25, 25] == -8, "a marker is seen"
     assert known[10, 10] == 0, "some plane is known to be background"
     assert known[front][12, 10] == -1, "unknown all along"
+
+
+def test_what_the_network_says_of_a_plane_lies_over_the_view_from_above() -> None:
+    labels = volume((1, 0, 2, 2))
+    seen = np.full((SIDE // 2, SIDE // 2, 3), 200, np.uint8)
+    placed = in_place(seen, labels, 5.0)
+    whole = unfolded(labels * 1.0, labels, None, 5.0)[0]
+    assert np.abs(2 * np.array(placed.shape[:2]) - whole.shape).max() <= 1
+    assert (placed[: SIDE // 2, : SIDE // 2] == 200).all()
+    assert placed.astype(int).sum() == seen.astype(int).sum()
+    assert in_place(seen, labels[0], 5.0) is seen
+    drawn = montage([Sample("01", 0, labels * 1.0, labels, labels, seen, 5.0)])
+    assert (drawn == 200).all(axis=2).sum() > 1000
 
 
 def pixel(image: np.ndarray, panel: int, row: float, column: float, scale: float, left: int) -> np.ndarray:
