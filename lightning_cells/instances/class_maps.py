@@ -36,7 +36,7 @@ def class_map(nuclei: np.ndarray, cytoplasm: np.ndarray, smoothing: float = 1.0)
         raise InputError(f"--smoothing {smoothing}: must be 0 or a positive number of pixels")
     classes = np.zeros(nuclei.shape, np.uint8)
     for channel, value in ((cytoplasm, CYTOPLASM), (nuclei, NUCLEUS)):
-        image = channel.astype(np.float32)
+        image: np.ndarray = channel.astype(np.float32)
         if smoothing:
             image = cv2.GaussianBlur(image, (0, 0), smoothing)
         if image.min() < image.max():
