@@ -25,21 +25,37 @@ def embedding_colours(embeddings: Tensor) -> np.ndarray:
     Returns:
         uint8 (H, W, 3).
     """
-    depth = len(embeddings)
     units = torch.nan_to_num(torch.nn.functional.normalize(embeddings.float(), dim=0))
     mask = foreground_mask(embeddings[None])[0]
-    picture = torch.zeros(3, *embeddings.shape[1:], device=embeddings.device)
     if not mask.any():
-        return _bytes(picture)
-    chosen = units[:, mask].double()
+        return _bytes(torch.zeros(3, *embeddings.shape[1:]))
+    return _bytes((_DARKEST + (1 - _DARKEST) * _components(units, mask)) * units[1:].square().sum(0))
+
+
+def component_colours(features: Tensor) -> np.ndarray:
+    """Draws features of any kind: red, green and blue are their first three principal components.
+
+    Args:
+        features: (D, H, W) floating point.
+
+    Returns:
+        uint8 (H, W, 3), each component from -2 to 2 standard deviations.
+    """
+    return _bytes(_components(features, torch.ones_like(features[0], dtype=torch.bool)))
+
+
+def _components(features: Tensor, mask: Tensor) -> Tensor:
+    """The first three principal components of the features within a mask, (3, H, W), 0..1 for -2 to 2 deviations."""
+    chosen = features[:, mask].double()
     mean = chosen.mean(1, keepdim=True)
     variances, axes = torch.linalg.eigh((chosen - mean) @ (chosen - mean).T / chosen.shape[1])  # rising
-    count = min(3, depth)
+    count = min(3, len(features))
     axes, deviations = axes.flip(1)[:, :count], variances.flip(0)[:count].clamp(min=1e-12).sqrt()
     axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
-    components = torch.einsum("dhw,dk->khw", units.double() - mean[..., None], axes) / deviations[:, None, None]
+    components = torch.einsum("dhw,dk->khw", features.double() - mean[..., None], axes) / deviations[:, None, None]
+    picture = torch.zeros(3, *features.shape[1:], device=features.device)
     picture[:count] = (0.5 + 0.5 * components / _SPREAD).clamp(0, 1).float()
-    return _bytes((_DARKEST + (1 - _DARKEST) * picture) * units[1:].square().sum(0))
+    return picture
 
 
 def class_colours(probabilities: Tensor) -> np.ndarray:

@@ -33,6 +33,7 @@ class GRUUNet(Architecture):
         growth: channels that each layer of a unit adds.
         layers: layers of a unit.
         share: one GRU for all steps; else each step has its own.
+        gather: ``sum`` adds the features to the state, in place of the GRU.
         recompute: save memory in training by running the GRU's steps again in the backward pass.
     """
 
@@ -44,6 +45,7 @@ class GRUUNet(Architecture):
     growth: int = 12
     layers: int = 4
     share: bool = True
+    gather: gruunet.Gather = "gru"
     recompute: bool = False
 
     def build(self, classes: int) -> nn.Module:
@@ -57,6 +59,7 @@ class GRUUNet(Architecture):
             growth=self.growth,
             layers=self.layers,
             share=self.share,
+            gather=self.gather,
             recompute=self.recompute,
             classes=classes,
         )

@@ -1,6 +1,7 @@
 """The GRUU-Net: a pooling stream of dense units, whose features a GRU gathers at full resolution."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,8 @@ from torch.utils.checkpoint import checkpoint
 
 from lightning_cells.errors import InputError
 from lightning_cells.networks.gru import ConvGRU, variance_scaling_
+
+Gather = Literal["gru", "sum"]
 
 
 class FRDU(nn.Module):
@@ -73,11 +76,12 @@ class GRUUNet(nn.Module):
         growth: channels that each layer of a unit adds.
         layers: layers of a unit.
         share: one GRU for all steps, as a recurrent network has; else each step has its own.
+        gather: ``sum`` adds the features to the state instead, as the network does that the paper sets out from.
         recompute: keep only the inputs of the GRU's steps, and run them again in the backward pass.
         classes: channels of the logits.
 
     Raises:
-        InputError: a size is not positive, or there are not as many units as scales.
+        InputError: a size is not positive, there are not as many units as scales, or `gather` is not known.
     """
 
     def __init__(
@@ -90,10 +94,13 @@ class GRUUNet(nn.Module):
         growth: int = 12,
         layers: int = 4,
         share: bool = True,
+        gather: Gather = "gru",
         recompute: bool = False,
         classes: int = 2,
     ) -> None:
         super().__init__()
+        if gather not in get_args(Gather):
+            raise InputError(f"gather {gather!r} of the GRUU-Net: use gru or sum")
         if len(down) != len(widths) or len(up) != len(widths) - 1:
             raise InputError(
                 f"GRUU-Net with {len(widths)} widths, {len(down)} down and {len(up)} up: "
@@ -116,7 +123,8 @@ class GRUUNet(nn.Module):
             FRDU(before, after, hidden, growth, layers)
             for before, after in zip([stem, *outputs], outputs, strict=False)
         )
-        self.grus = nn.ModuleList(ConvGRU(hidden, hidden, 3, "tanh") for _ in range(1 if share else len(levels)))
+        grus = 0 if gather == "sum" else 1 if share else len(levels)
+        self.grus = nn.ModuleList(ConvGRU(hidden, hidden, 3, "tanh") for _ in range(grus))
         self.head = nn.Sequential(
             _conv(outputs[-1] + hidden, stem, 3),
             nn.BatchNorm2d(stem),
@@ -133,7 +141,15 @@ class GRUUNet(nn.Module):
         Returns:
             Logits (B,classes,H,W).
         """
-        height, width = frames.shape[-2:]
+        *_, (h, z, stride) = self._steps(frames)
+        return self.head(torch.cat([_unpool(z, stride, (h.shape[-2], h.shape[-1])), h], 1))
+
+    def states(self, frames: Tensor) -> list[Tensor]:
+        """The state at full resolution after each step, (B,hidden,H,W), of frames (B,1,H,W)."""
+        return [h for h, _, _ in self._steps(frames)]
+
+    def _steps(self, frames: Tensor) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """After each unit the state, the pooling stream, and the latter's stride."""
         z = self.stem(frames)
         h = self.entry(z)
         before = 1
@@ -144,13 +160,15 @@ class GRUUNet(nn.Module):
             elif stride < before:
                 z = _unpool(z, 2, (pooled.shape[-2], pooled.shape[-1]))
             z, features = unit(z, pooled)
-            gru = self.grus[step % len(self.grus)]
-            if self.recompute and torch.is_grad_enabled():
+            if not self.grus:
+                h = h + _unpool(features, stride, (h.shape[-2], h.shape[-1]))
+            elif self.recompute and torch.is_grad_enabled():
+                gru = self.grus[step % len(self.grus)]
                 h = checkpoint(_refine, gru, features, stride, h, use_reentrant=False)
             else:
-                h = _refine(gru, features, stride, h)
+                h = _refine(self.grus[step % len(self.grus)], features, stride, h)
             before = stride
-        return self.head(torch.cat([_unpool(z, before, (height, width)), h], 1))
+            yield h, z, stride
 
 
 def _refine(gru: nn.Module, features: Tensor, stride: int, h: Tensor) -> Tensor:

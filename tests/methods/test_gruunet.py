@@ -215,3 +215,12 @@ def test_class_weights_of_another_number_are_refused(simulated):
     method = GRUUNet(SMALL, Focal(class_weights=(1.0, 1.0, 1.0)))
     with pytest.raises(InputError, match="3 given for a network of 2 classes"):
         method.training_step(clip_of(method, open_sequence(simulated, "01", "percentile")), 0)
+
+
+def test_the_refinement_is_drawn_step_by_step() -> None:
+    frame = torch.randn(1, 1, 20, 24)
+    picture = GRUUNet(network=SMALL).eval().refinement(frame)
+    assert (picture.shape, picture.dtype) == ((20, 3 * 24, 3), np.uint8)
+    assert picture.std() > 10
+    with pytest.raises(InputError, match="UNet has no such steps"):
+        GRUUNet(network=UNET).refinement(frame)

@@ -107,6 +107,8 @@ def plain(net, frames):
             x = torch.cat([x, dense(layer, x)], 1)
         z = dense(frdu.transition, x)
         features = unpool(F.conv2d(z, frdu.exit.weight, frdu.exit.bias), stride, h)
+        if not net.grus:
+            return z, h + features
         return z, gru_step(net.grus[0 if len(net.grus) == 1 else number], features, h)
 
     z, h = unit(0, 2, pool(z, 2), h)
@@ -120,9 +122,9 @@ def plain(net, frames):
 
 
 @pytest.mark.parametrize("size", [(8, 12), (13, 10), (7, 5), (1, 1)])
-@pytest.mark.parametrize("share", [True, False])
-def test_equals_a_plain_network_in_value_and_gradient(share, size):
-    net = network(share=share).eval()
+@pytest.mark.parametrize("options", [{}, {"share": False}, {"gather": "sum"}])
+def test_equals_a_plain_network_in_value_and_gradient(options, size):
+    net = network(**options).eval()
     frames = torch.randn(2, 1, *size, dtype=torch.float64)
     logits, expected = net(frames), plain(net, frames)
     assert logits.shape == (2, 3, *size)
@@ -133,6 +135,23 @@ def test_equals_a_plain_network_in_value_and_gradient(share, size):
     want = torch.autograd.grad((expected * probe).sum(), parameters)
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_the_states_are_those_on_the_way_to_the_logits():
+    net = network().eval()
+    frames = torch.randn(1, 1, 9, 12, dtype=torch.float64)
+    states = net.states(frames)
+    assert [state.shape for state in states] == [(1, 4, 9, 12)] * 4
+    z = net.stem(frames)
+    h = F.conv2d(z, net.entry.weight, net.entry.bias)
+    z, features = net.units[0](pool(z, 2), pool(h, 2))
+    torch.testing.assert_close(states[0], gru_step(net.grus[0], unpool(features, 2, h), h))
+
+
+def test_a_sum_has_no_weights_and_other_ways_are_refused():
+    assert count(network(gather="sum")) == count(network()) - count(network().grus)
+    with pytest.raises(InputError, match="gather 'mean' of the GRUU-Net: use gru or sum"):
+        network(gather="mean")
 
 
 def test_a_shared_gru_has_one_set_of_weights():
