@@ -35,7 +35,14 @@ from lightning_cells.cli.parsing import (
     resumed,
     shipped_configurations,
 )
-from lightning_cells.cli.weights import check_checkpoint, remembered, restoring_explained, start_from
+from lightning_cells.cli.weights import (
+    check_checkpoint,
+    doubt_size,
+    fit_size,
+    remembered,
+    restoring_explained,
+    start_from,
+)
 from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.errors import InputError, one_line, origin
 from lightning_cells.methods import CellMethod
@@ -180,6 +187,9 @@ class TrainingCLI(LightningCLI):
         config = self.config[verb]
         if config.output_dir:
             os.environ[HOME_VARIABLE] = os.path.abspath(config.output_dir)
+        begins = verb == "fit" and config.init is not None and config.ckpt_path is None and self._resumed is None
+        if begins and (line := fit_size(config)):
+            tell(line)
         if verb == "predict":
             config.return_predictions = False  # they go to disk as they come: kept in memory they would fill it
         if verb == "predict" or config.trainer.fast_dev_run:
@@ -203,6 +213,7 @@ class TrainingCLI(LightningCLI):
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             self.datamodule.setup(self.subcommand)
             self.model.check(self.datamodule, self.subcommand)
+            doubt_size(str(self.subcommand), config.ckpt_path, self.datamodule)
         wanted = config.trainer.enable_progress_bar is not False  # null is Lightning's default, too
         kwargs.setdefault("enable_progress_bar", wanted and sys.stdout.isatty())
         self.narration = Narration(wanted)

@@ -1,6 +1,7 @@
 """The weights that a training verb begins with: where they are, and what they remember of their method."""
 
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,10 +10,16 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from lightning_cells.cli.parsing import chosen_method, given
-from lightning_cells.errors import InputError, first_line
+from lightning_cells.data.datamodule import SequenceDataModule
+from lightning_cells.data.sequence import typical_diameter
+from lightning_cells.data.size_on_disk import diameter_on_disk
+from lightning_cells.errors import Doubt, InputError, first_line
 from lightning_cells.loggers.models import trained_model
 from lightning_cells.methods import CellMethod
+from lightning_cells.methods.building import diameter_of_training
+from lightning_cells.methods.cell_size import ALIKE
 from lightning_cells.methods.loading import checkpoint_settings, misfit, read_checkpoint, settings_of, weights_of
+from lightning_cells.paths import find_data
 
 
 def remembered(args: list[str]) -> dict[str, Any]:
@@ -46,6 +53,52 @@ def start_from(init: str, method: CellMethod) -> None:
             f"--init {init}: does not fit the configured network ({difference}): leave out -c conf/method/... and the "
             "options that differ; it remembers its method itself"
         ) from error
+
+
+def fit_size(config: Any) -> str | None:
+    """Has a training that begins with a model see cells as large as that model knows them, if nobody said otherwise.
+
+    Args:
+        config: of ``fit``; its ``data.scale`` is changed.
+
+    Returns:
+        A line that says so; None where nothing is changed.
+    """
+    with trained_model(config.init) as path:
+        checkpoint = read_checkpoint(path)
+        known, scale = diameter_of_training(checkpoint), settings_of(checkpoint, path)["data"]["scale"]
+    data = config.data
+    if known is None or data.scale != scale or data.label_kind != "instances":
+        return None
+    found = diameter_on_disk(find_data(data.root), data.layout, data.truth)
+    if found is None or 1 / ALIKE < found * scale / known < ALIKE:
+        return None
+    data.scale = round(known / found, 3)
+    return (
+        f"Cells of about {found:.0f} px, which {config.init} knows at {known:.0f}: frames are scaled by {data.scale:g};"
+        " --data.scale X if that is wrong"
+    )
+
+
+def doubt_size(verb: str, checkpoint: str | None, data: SequenceDataModule) -> None:
+    """Warns where a checkpoint is measured on cells of another size than it knows.
+
+    Args:
+        verb: the training verb; only ``validate`` and ``test`` have cells to measure.
+        checkpoint: path of the weights.
+        data: after its `setup`.
+    """
+    part = {"validate": "val", "test": "test"}.get(verb)
+    if part is None or checkpoint is None or not Path(checkpoint).is_file():
+        return
+    known, found = diameter_of_training(read_checkpoint(Path(checkpoint))), typical_diameter(data.sequences[part])
+    if known is not None and found is not None and not 1 / ALIKE**2 < found / known < ALIKE**2:
+        warnings.warn(
+            f"cells are about {found:.0f} px across, where {checkpoint} knows them at {known:.0f}: give --data.scale "
+            f"{data.scale * known / found:.2g}, or track and evaluate, which estimates the size",
+            Doubt,
+            stacklevel=2,
+        )
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def load_method(path: Path) -> tuple[CellMethod, Preprocessing]:
         method.load_state_dict(weights)
     except Exception as error:  # values that are out of all reason make constructors stumble in many ways
         raise misfitting(path, error) from error
-    return method.eval(), Preprocessing(**settings["data"], diameter=_diameter(checkpoint))
+    return method.eval(), Preprocessing(**settings["data"], diameter=diameter_of_training(checkpoint))
 
 
 @contextmanager
@@ -100,6 +100,7 @@ def _at_most(numbers: int, parts: int) -> Iterator[None]:
             hook.remove()
 
 
-def _diameter(checkpoint: dict) -> float | None:
+def diameter_of_training(checkpoint: dict) -> float | None:
+    """Of the typical cell that a checkpoint's method was trained on, in pixels as it saw them; None if not known."""
     known = checkpoint[SETTINGS].get("diameter")
     return float(known) if isinstance(known, float) and 0 < known < float("inf") else None
