@@ -1,12 +1,15 @@
 """Predictions -> result folders in Cell Tracking Challenge layout."""
 
-from contextlib import ExitStack
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_cells.data.clips import Chunk
+from lightning_cells.data.locking import exclusive
 from lightning_cells.data.result_folder import ResultWriter
 from lightning_cells.data.tracks import Lineage
 from lightning_cells.errors import InputError
@@ -48,8 +51,8 @@ class ResultFolders(Callback):
         if not tracked.labels:
             return
         if tracked.start == 0:
-            target = self.folder(trainer) / f"{chunk.sequence.name}_RES"
-            self._writer = self._open.enter_context(ResultWriter(target, digits=chunk.sequence.files.digits))
+            target = self.folder(trainer).resolve() / f"{chunk.sequence.name}_RES"
+            self._writer = self._open.enter_context(self._writing(target, chunk.sequence.files.digits))
         assert self._writer is not None
         for index, labels in enumerate(tracked.labels, tracked.start):
             self._writer.write(chunk.sequence.numbers[index], labels)
@@ -72,6 +75,16 @@ class ResultFolders(Callback):
         self._writer.finish(self._lineage)
         self._writer = None
         self._open.close()
+
+    @contextmanager
+    def _writing(self, target: Path, digits: int) -> Iterator[ResultWriter]:
+        """A writer by whose hidden folder the next process knows what a killed one left, and removes it."""
+        writer = ResultWriter(target, digits, target.with_name(f".{target.name}.predicting"))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with exclusive(target.with_name(f".{target.name}.lock")):
+            shutil.rmtree(target.with_name(f".{target.name}.predicting"), ignore_errors=True)
+            with writer:
+                yield writer
 
     def folder(self, trainer: Trainer) -> Path:
         """Folder of all results of this prediction."""
