@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 
 from lightning_cells.callbacks.images import Rank, Shortlist, ShownFrame, fixed_ranks
-from lightning_cells.data.ctc import merge_identities
 from lightning_cells.data.sequence import Sequence
 from lightning_cells.data.tracks import Lineage, clip_lineage
 from lightning_cells.metrics.cells import CellError, frame_errors
@@ -182,7 +181,9 @@ class _Video:
             self._partners[number] = dict(zip(matched.truth.tolist(), matched.partner.tolist(), strict=True))
         if seg is None:
             return None
-        errors = frame_errors(labels, merge_identities(tra, seg))
+        truth = self.sequence.merged_truth(position)
+        assert truth is not None
+        errors = frame_errors(labels, truth)
         true = [error for error in errors if error.side == "truth"]
         self.found.true_cells += len(true)
         self.found.iou += sum(error.iou for error in true)

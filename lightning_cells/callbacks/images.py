@@ -12,7 +12,6 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_cells.data.clips import Chunk
-from lightning_cells.data.ctc import merge_identities
 from lightning_cells.data.sequence import Sequence
 from lightning_cells.errors import InputError
 from lightning_cells.methods import CellMethod, Tracked
@@ -48,19 +47,21 @@ class ShownFrame:
     def look(self, method: CellMethod) -> None:
         """Lets the method draw what its network says, if it has not yet."""
         if self.seen is None:
-            frames = self.sequence.frames[max(0, self.position + 1 - _SEEN) : self.position + 1, None]
+            frames = self.sequence.frames[max(0, self.position + 1 - _SEEN) : self.position + 1]
+            if frames.ndim > 3:  # the plane of most contrast
+                frames = frames[:, np.argmax([plane.std(dtype=np.float32) for plane in frames[-1]])]
+            frames = frames[:, None]
             with torch.inference_mode():
                 self.seen = method.picture(torch.from_numpy(frames.astype(np.float32)).to(method.device))
 
     def sample(self) -> Sample:
         """Reads what belongs to it. The frame is the one that the method saw."""
-        seg, tra = self.sequence.truth(self.position)
         return Sample(
             sequence=self.sequence.name,
             number=self.number,
             frame=self.sequence.frames[self.position],
             result=self.labels,
-            truth=None if seg is None and tra is None else merge_identities(tra, seg),
+            truth=self.sequence.merged_truth(self.position),
             seen=self.seen,
         )
 

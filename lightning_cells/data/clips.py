@@ -41,9 +41,10 @@ class Chunk(NamedTuple):
     """Consecutive whole frames of one video, for evaluation.
 
     Attributes:
-        frames: float32 (T, 1, H, W), normalised, at the data module's scale; T is 0 in an empty chunk.
-        labels: int32 (T, H, W) instance labels at the same scale, or None.
-        classes: int8 (T, H, W) semantic classes, or None.
+        frames: float32 (T, 1, H, W), normalised, at the data module's scale; float16 (T, Z, H, W) of volumes. T is 0 in
+            an empty chunk.
+        labels: int32 (T, H, W) or (T, Z, H, W) instance labels at the same scale, or None.
+        classes: int8 semantic classes, or None.
         sequence: the video, from which name, frame numbers, size on disk and truth can be asked.
         start: index of the first of these frames in the sequence.
         first: whether the video begins here.
@@ -63,7 +64,7 @@ class Chunk(NamedTuple):
         """Frame numbers on disk."""
         return self.sequence.numbers[self.start : self.start + len(self.frames)]
 
-    def truth(self) -> Iterator[tuple[np.ndarray | None, np.ndarray | None]]:
+    def truth(self) -> Iterator[tuple[np.ndarray | dict[int, np.ndarray] | None, np.ndarray | None]]:
         """Yields the SEG and TRA masks of each frame as they are on disk, at original size."""
         for index in range(self.start, self.start + len(self.frames)):
             yield self.sequence.truth(index)
@@ -132,8 +133,9 @@ class ChunkDataset(Dataset):
         """Returns the chunk that the request describes."""
         sequence = self.sequences[request.sequence]
         part = slice(request.start, request.stop)
+        frames = sequence.frames[part]
         return Chunk(
-            frames=torch.from_numpy(sequence.frames[part, None].astype(np.float32)),
+            frames=torch.from_numpy(frames[:, None].astype(np.float32) if frames.ndim == 3 else np.array(frames)),
             labels=None if sequence.labels is None else torch.from_numpy(np.array(sequence.labels[part])),
             classes=None if sequence.classes is None else torch.from_numpy(np.array(sequence.classes[part])),
             sequence=sequence,

@@ -3,12 +3,14 @@
 ``ROOT/01/t000.tif`` are frames, ``ROOT/01_GT/SEG/man_seg000.tif`` segmented cells of some frames,
 ``ROOT/01_GT/TRA/man_track000.tif`` markers with track ids of every frame, and
 ``ROOT/01_GT/TRA/man_track.txt`` the tracks. ``ROOT/01_ST/SEG`` is the computed "silver" truth.
-``ROOT/01_GT/SEM/man_sem000.tif`` are maps of semantic classes (an addition of this package).
+``ROOT/01_GT/SEM/man_sem000.tif`` are maps of semantic classes (an addition of this package). All may be volumes;
+``ROOT/01_GT/SEG/man_seg_000_007.tif`` are the segmented cells of plane 7 of one.
 """
 
 import itertools
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +36,7 @@ class SequenceFiles:
         tracks: ``man_track.txt``, or None.
         classes: maps of semantic classes, of any subset of the frames.
         digits: digits of the frame numbers in the file names.
+        planes: masks of segmented cells of single planes of volumes, by their numbers from 0, in frames without `seg`.
     """
 
     name: str
@@ -43,6 +46,7 @@ class SequenceFiles:
     tracks: Path | None
     classes: dict[int, Path]
     digits: int
+    planes: dict[int, dict[int, Path]] = field(default_factory=dict)
 
 
 def frame_paths(folder: Path, prefix: str = "t") -> dict[int, Path]:
@@ -150,7 +154,11 @@ def find_sequence(root: Path, name: str, truth: Truth = "gold") -> SequenceFiles
         truth_paths(folder, prefix)
         for folder, prefix in ((segmented, "man_seg"), (gold / "TRA", "man_track"), (gold / "SEM", "man_sem"))
     )
-    for number, path in itertools.chain(seg.items(), tra.items(), classes.items()):
+    planes = plane_paths(segmented)
+    for number in seg.keys() & planes.keys():
+        raise InputError(f"{seg[number]}: there are single planes of this frame, too: keep either it or them")
+    first_planes = {number: next(iter(paths.values())) for number, paths in planes.items()}
+    for number, path in itertools.chain(seg.items(), tra.items(), classes.items(), first_planes.items()):
         if number not in frames:
             raise InputError(f"{path}: the video has no frame {number}: remove the mask or add the frame")
     tracks = track_table(gold / "TRA")
@@ -159,7 +167,7 @@ def find_sequence(root: Path, name: str, truth: Truth = "gold") -> SequenceFiles
     if tracks.is_file() and not tra:
         raise InputError(f"{gold / 'TRA'}: has man_track.txt but no man_track000.tif, ...: add the masks")
     digits = len(re.findall(r"\d+", next(iter(frames.values())).stem)[-1])
-    return SequenceFiles(name, frames, seg, tra, tracks if tra else None, classes, digits)
+    return SequenceFiles(name, frames, seg, tra, tracks if tra else None, classes, digits, planes)
 
 
 def truth_paths(folder: Path, prefix: str) -> dict[int, Path]:
@@ -194,12 +202,12 @@ def merge_identities(tra: np.ndarray | None, seg: np.ndarray | None, fresh: int 
     segmentation counts as complete and keeps its ids.
 
     Args:
-        tra: (H, W) labels of the markers, or None.
-        seg: (H, W) labels of the segmented cells, or None.
+        tra: (H, W) or (Z, H, W) labels of the markers, or None.
+        seg: labels of the segmented cells of the same shape, or None.
         fresh: first of the fresh ids; 0 means above all labels of both masks.
 
     Returns:
-        (H, W) int32: > 0 id of a segmented cell, 0 background, -1 unknown, <= -2 marker of the cell
+        int32 of that shape: > 0 id of a segmented cell, 0 background, -1 unknown, <= -2 marker of the cell
         ``-1 - value``.
 
     Raises:
@@ -246,3 +254,24 @@ def merge_identities(tra: np.ndarray | None, seg: np.ndarray | None, fresh: int 
     if not open_markers.any():
         rest[tra == 0] = 0
     return np.where(seg > 0, table[seg], rest)
+
+
+def merge_planes(tra: np.ndarray, planes: Mapping[int, np.ndarray], fresh: int = 0) -> np.ndarray:
+    """`merge_identities` of a volume of which single planes are segmented; of the others markers alone are known.
+
+    A cell without marker in its plane has an id of its own there.
+
+    Args:
+        tra: (Z, H, W) labels of the markers, all 0 without any.
+        planes: (H, W) labels of the segmented cells by the numbers of the planes.
+        fresh: as `merge_identities`.
+
+    Returns:
+        (Z, H, W) int32, as `merge_identities`.
+    """
+    merged = merge_identities(tra, None)
+    fresh = fresh or max(int(tra.max()), *(int(seg.max()) for seg in planes.values())) + 1
+    for plane, seg in planes.items():
+        merged[plane] = merge_identities(tra[plane], seg, fresh)
+        fresh = max(fresh, int(merged[plane].max()) + 1)
+    return merged

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from lightning_cells.data.sequence import Sequence, open_sequence
 from lightning_cells.data.splits import fold as split_fold
 from lightning_cells.data.splits import keep_annotated, select
 from lightning_cells.data.stills import open_images
+from lightning_cells.data.voxels import Order, check_voxel
 from lightning_cells.errors import InputError
 from lightning_cells.paths import find_data
 
@@ -54,6 +56,10 @@ class SequenceDataModule(LightningDataModule):
         streaming: the clips of a batch lane follow each other through a video (truncated backpropagation in time).
         annotated_frames: train on the truth of so many frames in all, chosen by the seed; None takes all.
         annotated_share: share of stand-alone clips that are placed around a frame with segmentation truth.
+        voxel: depth, height and width of a voxel of volumes, of which only the ratios count; None takes what the frames
+            say, else cubes.
+        sequence: what clips of volumes, and recurrent networks, go through: each plane over ``time``, or each volume
+            from plane to plane, ``z``.
         balance: where crops are centred: anywhere (``uniform``), half of them on cells (``foreground``), or on
             semantic classes in equal shares (``classes``).
         augmentation: crop and random transforms, one per clip.
@@ -89,6 +95,8 @@ class SequenceDataModule(LightningDataModule):
         streaming: bool = False,
         annotated_frames: int | None = None,
         annotated_share: float = 0.5,
+        voxel: tuple[float, float, float] | None = None,
+        sequence: Order = "time",
         balance: Balance = "uniform",
         augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
         transforms: list[Transform] | None = None,
@@ -131,6 +139,8 @@ class SequenceDataModule(LightningDataModule):
         self.streaming = streaming
         self.annotated_frames = annotated_frames
         self.annotated_share = annotated_share
+        self.voxel = check_voxel(voxel)
+        self.sequence: Order = sequence
         self.balance = balance
         self.augmentation = augmentation
         self.transforms = transforms or []
@@ -139,6 +149,7 @@ class SequenceDataModule(LightningDataModule):
         self.chunk = chunk
         self.num_workers = num_workers
         self.sequences: dict[str, list[Sequence]] = {}
+        self._learnt: list[Sequence] = []  # those to train on; of volumes their planes
 
     def prepare_data(self) -> None:
         """Fills the cache, in one process per machine."""
@@ -173,6 +184,7 @@ class SequenceDataModule(LightningDataModule):
             "test": test or [],
             "predict": chosen["predict"] or test or everything,
         }
+        self._learnt = [plane for video in train for plane in video.planes()]
         try:
             self._check(stage)
         except InputError:
@@ -198,7 +210,7 @@ class SequenceDataModule(LightningDataModule):
                     f"data.train: no truth for {', '.join(s.name for s in train[:12])}: "
                     "choose videos that have some, or check data.root and data.truth"
                 )
-            sizes = sorted({s.frames.shape[1:] for s in train})
+            sizes = sorted({s.frames.shape[1:] for s in self._learnt})
             if self.augmentation.crop is None and len(sizes) > 1:
                 (height, width), (other_height, other_width) = sizes[:2]
                 raise InputError(
@@ -209,17 +221,19 @@ class SequenceDataModule(LightningDataModule):
     def _open(self) -> list[Sequence]:
         root = find_data(self.root)
         if self.layout == "images":
-            return open_images(root, self.normalisation, self.scale, self.label_kind, smoothing=self.smoothing)
-        names = sequence_names(root)
-        if not names:
-            raise InputError(
-                f"{root} holds no video in Cell Tracking Challenge layout (folders 01, 02, ... with t000.tif, ...): "
-                "check data.root, or set data.layout=images for still images"
-            )
-        return [
-            open_sequence(root, name, self.normalisation, self.scale, self.truth, smoothing=self.smoothing)
-            for name in names
-        ]
+            found = open_images(root, self.normalisation, self.scale, self.label_kind, smoothing=self.smoothing)
+        else:
+            names = sequence_names(root)
+            if not names:
+                raise InputError(
+                    f"{root} holds no video in Cell Tracking Challenge layout (folders 01, 02, ... with t000.tif, "
+                    "...): check data.root, or set data.layout=images for still images"
+                )
+            found = [
+                open_sequence(root, name, self.normalisation, self.scale, self.truth, smoothing=self.smoothing)
+                for name in names
+            ]
+        return [replace(video, voxel=self.voxel or video.voxel, order=self.sequence) for video in found]
 
     @property
     def fingerprint(self) -> str:
@@ -229,7 +243,7 @@ class SequenceDataModule(LightningDataModule):
 
     def train_dataloader(self) -> ClipLoader:
         """Loader of `Clip` batches."""
-        sequences = self.sequences["train"]
+        sequences = self._learnt
         target = None if self.trainer is None else getattr(self.trainer.lightning_module, "clip_target", None)
         if target is not None and all(s.labels is None for s in sequences):
             raise InputError("data.train: the method learns from instance labels, but there are semantic classes alone")
@@ -248,7 +262,7 @@ class SequenceDataModule(LightningDataModule):
     def _clip_sampler(self) -> ClipSampler:
         rank, world = self._process()
         return ClipSampler(
-            [s.annotated for s in self.sequences["train"]],
+            [s.annotated for s in self._learnt],
             self.clip_length,
             self.batch_size,
             self.batches_per_epoch,

@@ -1,5 +1,6 @@
 """Decodes videos and their truth, frame by frame, into the flat arrays of a cache entry."""
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -7,10 +8,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from lightning_cells.data.ctc import SequenceFiles, merge_identities
-from lightning_cells.data.image_files import read_frame, read_mask
+from lightning_cells.data.ctc import SequenceFiles, merge_identities, merge_planes
+from lightning_cells.data.image_files import read_frame, read_mask, read_planes
 from lightning_cells.data.intensity import Normalisation, prepare, rescale_labels
+from lightning_cells.data.tiff import open_tiff
 from lightning_cells.data.tracks import Lineage, clip_lineage, read_tracks
+from lightning_cells.data.voxels import Voxel
 from lightning_cells.errors import InputError
 from lightning_cells.progress import Progress
 
@@ -30,6 +33,9 @@ def roles(files: SequenceFiles) -> Iterator[tuple[str, Path]]:
     for kind in ("frames", "seg", "tra", "classes"):
         for number, path in getattr(files, kind).items():
             yield f"{kind} {number}", path
+    for number, planes in files.planes.items():
+        for plane, path in planes.items():
+            yield f"plane {number} {plane}", path
     if files.tracks is not None:
         yield "tracks", files.tracks
 
@@ -48,12 +54,13 @@ def decode(
 
     Returns:
         For each video: first pixel ("start") and "shape" of its arrays, "size" on disk, whether it has
-        "labels" and "classes", which frames are "annotated", and the rows of its "lineage".
+        "labels" and "classes", which frames are "annotated", and the rows of its "lineage"; of volumes which of their
+        "planes" are annotated, and the sides of a "voxel", if the first one tells.
 
     Raises:
         InputError: for a broken file, or one that contradicts the others.
     """
-    has_labels = [bool(item.seg or item.tra) for item in items]
+    has_labels = [bool(item.seg or item.tra or item.planes) for item in items]
     has_classes = [bool(item.classes) for item in items]
     described: list[dict[str, Any]] = []
     start, total = 0, sum(len(item.frames) for item in items)
@@ -66,7 +73,8 @@ def decode(
         bar = stack.enter_context(Progress("decoding", total, shown=total > 20))
         for item, labelled, classified in zip(items, has_labels, has_classes, strict=True):
             reader = _Reader(item)
-            annotated, shape = [], (0, 0)
+            known: list[np.ndarray] = []  # of each frame, or of each plane of it
+            shape: tuple[int, ...] = (0, 0)
             for number in item.frames:
                 frame = prepare(reader.frame(number), normalisation, scale, smoothing)
                 shape = frame.shape
@@ -77,7 +85,8 @@ def decode(
                     pieces["classes"] = rescale_labels(reader.classes(number), scale)
                 for name, piece in pieces.items():
                     out[name].write(np.ascontiguousarray(piece, ARRAYS[name]).data)
-                annotated.append(any(bool((pieces[k] >= 0).any()) for k in ("labels", "classes") if k in pieces))
+                told = [(pieces[k] >= 0).any((-2, -1)) for k in ("labels", "classes") if k in pieces]
+                known.append(np.any(told, 0) if told else np.zeros(shape[:-2], bool))
                 bar.update()
             described.append(
                 {
@@ -86,11 +95,12 @@ def decode(
                     "size": reader.size,
                     "labels": labelled,
                     "classes": classified,
-                    "annotated": annotated,
+                    "annotated": [bool(one.any()) for one in known],
                     "lineage": list(reader.lineage.values()),
+                    **({"planes": np.array(known).tolist(), "voxel": reader.voxel} if len(shape) > 2 else {}),
                 }
             )
-            start += len(item.frames) * shape[0] * shape[1]
+            start += len(item.frames) * math.prod(shape)
     return described
 
 
@@ -99,7 +109,8 @@ class _Reader:
 
     def __init__(self, files: SequenceFiles) -> None:
         self.files = files
-        self.size: tuple[int, int] | None = None
+        self.size: tuple[int, ...] | None = None
+        self.voxel: Voxel | None = None
         self._rows: Lineage = {} if files.tracks is None else read_tracks(files.tracks)
         numbers = list(files.frames)
         self.lineage = clip_lineage(self._rows, numbers[0], numbers[-1] + 1)
@@ -107,25 +118,31 @@ class _Reader:
 
     def frame(self, number: int) -> np.ndarray:
         """Pixels as on disk; all of one size."""
-        frame = read_frame(self.files.frames[number], self.size)
-        if frame.ndim > 2:
-            raise InputError(f"{self.files.frames[number]}: has {len(frame)} planes: give one 2-D image per file")
-        self.size = (frame.shape[0], frame.shape[1])
+        path = self.files.frames[number]
+        if self.size is None and path.suffix.lower() != ".png":
+            with open_tiff(path, alone=True) as planes:
+                self.voxel = planes.voxel
+        frame = read_frame(path, self.size)
+        self.size = frame.shape
         return frame
 
     def labels(self, number: int) -> np.ndarray:
         """Merged truth of one frame, with ids of cells beyond the tracks that occur in this frame only."""
         tra, seg = self._mask(self.files.tra, number), self._mask(self.files.seg, number)
+        planes = read_planes(self.files.planes.get(number, {}), self.size)
         if tra is not None:
             self._check(tra, number)
-        if seg is None and tra is None:
-            assert self.size is not None
+        assert self.size is not None
+        if seg is None and tra is None and not planes:
             return np.full(self.size, -1, np.int32)
-        if tra is None and len(self.files.frames) > 1:
+        if tra is None and (planes or len(self.files.frames) > 1):
             # without markers nothing tells which cell is which in another frame
-            assert seg is not None
-            tra = np.zeros_like(seg)
-        labels = merge_identities(tra, seg, self._fresh)
+            tra = np.zeros(self.size, np.uint16)
+        if planes:
+            assert tra is not None
+            labels = merge_planes(tra, planes, self._fresh)
+        else:
+            labels = merge_identities(tra, seg, self._fresh)
         self._fresh = max(self._fresh, int(labels.max()) + 1)
         return labels
 

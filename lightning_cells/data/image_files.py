@@ -2,6 +2,7 @@
 
 import io
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,28 @@ def read_mask(path: Path, size: tuple[int, ...] | None = None) -> np.ndarray:
             bad = low if low < 0 else high
             raise InputError(f"{path}: holds label {bad}: renumber the labels to 0..{MAX_LABEL}")
     return pixels.astype(np.uint16, copy=False)
+
+
+def read_planes(paths: Mapping[int, Path], size: tuple[int, ...] | None) -> dict[int, np.ndarray]:
+    """Reads the masks of single planes of a volume.
+
+    Args:
+        paths: by the numbers of the planes, from 0.
+        size: of the volume, (Z, H, W).
+
+    Returns:
+        (H, W) uint16 of each.
+
+    Raises:
+        InputError: as `read_mask`; if the volume has no such plane, or is none.
+    """
+    masks = {}
+    for plane, path in paths.items():
+        if size is not None and (len(size) != 3 or plane >= size[0]):
+            there = f"have planes 0 to {size[0] - 1}" if len(size) == 3 else "are images"
+            raise InputError(f"{path}: is of plane {plane}, but the frames {there}: remove it, or number planes from 0")
+        masks[plane] = read_mask(path, None if size is None else size[1:])
+    return masks
 
 
 def write_image(path: Path, array: np.ndarray, voxel: Voxel | None = None) -> None:

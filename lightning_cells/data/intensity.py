@@ -27,7 +27,7 @@ def normalise(frame: np.ndarray, normalisation: Normalisation) -> np.ndarray:
     """Normalises the intensities of one frame.
 
     Args:
-        frame: (H, W) of any real type, not negative for "log_zscore".
+        frame: (H, W) or (Z, H, W) of any real type, not negative for "log_zscore".
         normalisation: "zscore" subtracts the mean and divides by the standard deviation; "log_zscore" does so
             to log(1 + intensity); "percentile" takes the 0.1 and 99.9 percentiles to -1 and 1, without
             clipping; "signal" takes asinh((intensity - g) / u), with g the 5th percentile, and u a tenth of what the
@@ -35,7 +35,7 @@ def normalise(frame: np.ndarray, normalisation: Normalisation) -> np.ndarray:
             not lost beside bright ones, and a frame without cells stays faint.
 
     Returns:
-        (H, W) float32. All zeros for a constant frame; if only the two percentiles agree, minimum and maximum
+        float32 of that shape. All zeros for a constant frame; if only the two percentiles agree, minimum and maximum
         take their place.
 
     Raises:
@@ -81,25 +81,33 @@ def _signal(frame: np.ndarray) -> np.ndarray:
 def prepare(frame: np.ndarray, normalisation: Normalisation, scale: float = 1.0, smoothing: float = 0.0) -> np.ndarray:
     """What networks see of a frame: resampled, smoothed, normalised.
 
+    The planes of a volume are resampled and smoothed one by one, and normalised together: planes below and above the
+    cells stay dim.
+
     Args:
-        frame: (H, W) uint8 or uint16.
+        frame: (H, W) or (Z, H, W), uint8 or uint16.
         normalisation: as `normalise`.
         scale: as `rescale`.
         smoothing: standard deviation of a Gaussian in pixels of the resampled frame; 0 for none. Payer et al. 2019,
             section 3.1, smooth every input image with 1.
 
     Returns:
-        (h, w) float32 of `scaled_size`, within the range of half precision.
+        (h, w) or (Z, h, w) float32 of `scaled_size`, within the range of half precision.
 
     Raises:
         InputError: for a value out of range.
     """
     if not 0 <= smoothing <= _WIDEST:
         raise InputError(f"data.smoothing={smoothing}: must be a number of pixels, from 0 to {_WIDEST}")
-    resampled = rescale(frame, scale)
-    if smoothing:
-        resampled = cv2.GaussianBlur(resampled.astype(np.float32), (0, 0), smoothing, borderType=cv2.BORDER_REFLECT_101)
-    return normalise(resampled, normalisation).clip(-_LARGEST, _LARGEST)
+    planes = [_smoothed(rescale(plane, scale), smoothing) for plane in (frame if frame.ndim > 2 else frame[None])]
+    ready = normalise(np.stack(planes) if frame.ndim > 2 else planes[0], normalisation)
+    return ready.clip(-_LARGEST, _LARGEST, out=ready)
+
+
+def _smoothed(frame: np.ndarray, sigma: float) -> np.ndarray:
+    if not sigma:
+        return frame
+    return cv2.GaussianBlur(frame.astype(np.float32), (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
 
 
 def noise(frame: np.ndarray) -> float:
@@ -108,17 +116,17 @@ def noise(frame: np.ndarray) -> float:
     It is the median size of the finest diagonal wavelet coefficients (D. Donoho & I. Johnstone, Biometrika 81 (1994)).
 
     Args:
-        frame: (H, W) of any real type.
+        frame: (H, W) or (Z, H, W) of any real type.
 
     Returns:
         In grey levels; 0 for frames with a side of a single pixel, and where most neighbours are equal.
     """
-    height, width = (side // 2 * 2 for side in frame.shape)
+    height, width = (side // 2 * 2 for side in frame.shape[-2:])
     if not height or not width:
         return 0.0
-    even = frame[:height, :width].astype(np.float32)
-    rows = even[::2] - even[1::2]
-    return float(np.median(np.abs(rows[:, ::2] - rows[:, 1::2]))) / 2 / 0.6745
+    even = frame[..., :height, :width].astype(np.float32)
+    rows = even[..., ::2, :] - even[..., 1::2, :]
+    return float(np.median(np.abs(rows[..., ::2] - rows[..., 1::2]))) / 2 / 0.6745
 
 
 def _quantiles(frame: np.ndarray, which: tuple[float, float] = (LOW, HIGH)) -> tuple[float, float]:

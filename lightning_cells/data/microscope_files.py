@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_cells.data.voxels import Voxel, check_voxel
 from lightning_cells.errors import InputError, one_line
 
 _READERS = {".zarr": "OME-Zarr", ".nd2": "ND2", ".czi": "CZI", ".lif": "LIF"}
@@ -24,12 +25,13 @@ class MicroscopeVideo:
         channel: which of several to take, from 0.
 
     Raises:
-        InputError: if bioio is not installed or cannot read the file, or it holds several scenes, planes in depth,
-            several channels of which none is chosen, colours, or other numbers than 8 or 16 bits.
+        InputError: if bioio is not installed or cannot read the file, or it holds several scenes, several channels of
+            which none is chosen, colours, or other numbers than 8 or 16 bits.
 
     Attributes:
         count: number of frames.
-        shape: height and width.
+        shape: height and width; of volumes first the number of planes.
+        voxel: what the file says of it; None where it does not, and of images.
     """
 
     def __init__(self, path: Path, channel: int | None = None) -> None:
@@ -47,8 +49,6 @@ class MicroscopeVideo:
             )
         if sizes.get("S", 1) > 1:
             raise InputError(f"{path}: is in colour: save it as one grey channel")
-        if sizes.get("Z", 1) > 1:
-            raise InputError(f"{path}: has {sizes['Z']} planes in depth (axis Z): save one, or a projection of them")
         channels = sizes.get("C", 1)
         if channels > 1 and channel is None:
             raise InputError(f"{path}: has {channels} channels: choose one (--channel 0 to {channels - 1})")
@@ -58,16 +58,26 @@ class MicroscopeVideo:
             raise InputError(f"{path}: has {dtype} pixels: save frames as 8- or 16-bit unsigned integers")
         self._channel = channel or 0
         self.count: int = sizes.get("T", 1)
-        self.shape: tuple[int, int] = (sizes["Y"], sizes["X"])
+        depth = (sizes["Z"],) if sizes.get("Z", 1) > 1 else ()
+        self.shape: tuple[int, ...] = (*depth, sizes["Y"], sizes["X"])
+        self.voxel = self._voxel() if depth else None
 
     def read(self, index: int) -> np.ndarray:
-        """Reads frame `index`, (H, W) uint8 or uint16; the others stay on disk."""
+        """Reads frame `index`, (H, W) or (Z, H, W), uint8 or uint16; the others stay on disk."""
         try:
-            plane = self._image.get_image_dask_data("YX", T=index, C=self._channel, Z=0)
-            frame = np.asarray(plane.compute(scheduler="synchronous"))
+            axes = {} if len(self.shape) > 2 else {"Z": 0}
+            chosen = self._image.get_image_dask_data("YX" if axes else "ZYX", T=index, C=self._channel, **axes)
+            frame = np.asarray(chosen.compute(scheduler="synchronous"))
         except Exception as error:  # as above
             raise self._unreadable(error) from None
         return frame.astype(frame.dtype.newbyteorder("="), copy=False)
+
+    def _voxel(self) -> Voxel | None:
+        try:
+            sides = self._image.physical_pixel_sizes
+            return check_voxel((sides.Z, sides.Y, sides.X))
+        except Exception:  # not told, or not in a way that can be used
+            return None
 
     def _unreadable(self, error: Exception) -> InputError:
         return InputError(f"{self._path}: is damaged or not readable ({one_line(error)[:80]}): copy it again")

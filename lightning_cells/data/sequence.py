@@ -1,4 +1,4 @@
-"""One video: normalised frames and merged truth, decoded once and then memory-mapped."""
+"""One video of images or volumes: normalised frames and merged truth, decoded once and then memory-mapped."""
 
 import hashlib
 import math
@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lightning_cells.data.cache import content_digests, entry, make_room, open_array, opened, stamp, touch
-from lightning_cells.data.ctc import SequenceFiles, Truth, find_sequence
+from lightning_cells.data.ctc import SequenceFiles, Truth, find_sequence, merge_identities, merge_planes
 from lightning_cells.data.decode import ARRAYS, FORMAT, decode, roles
-from lightning_cells.data.image_files import read_mask
+from lightning_cells.data.image_files import read_mask, read_planes
 from lightning_cells.data.intensity import Normalisation, prepare
 from lightning_cells.data.tracks import Lineage, Track, clip_lineage
+from lightning_cells.data.voxels import CUBE, Order, Voxel
 from lightning_cells.errors import InputError
 from lightning_cells.paths import cache_dir, cache_limit
 
@@ -22,11 +23,15 @@ _NO_ENTRIES = ("digests", "embeddings")  # in the folder of the cache
 
 
 class Stored(NamedTuple):
-    """Where a sequence lies in the cache: an array of ``shape`` from pixel ``start`` on of each flat file."""
+    """Where a sequence lies in the cache: an array of ``shape`` from pixel ``start`` on of each flat file.
+
+    With a ``plane`` it is that plane of each volume of the array.
+    """
 
     folder: Path
     start: int
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
+    plane: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,17 +42,20 @@ class Sequence:
 
     Attributes:
         name: folder of the video, or stem of the still image.
-        frames: (T, H, W) float16, normalised, at the scale asked for.
-        labels: (T, H, W) int32 at the same scale, or None without any truth: > 0 id of a segmented cell, 0
+        frames: (T, H, W), or (T, Z, H, W) of volumes, float16, normalised, at the scale asked for.
+        labels: int32 of the same shape, at the same scale, or None without any truth: > 0 id of a segmented cell, 0
             background, -1 unknown, <= -2 marker of the cell ``-1 - value``.
-        classes: (T, H, W) int8 semantic classes, -1 unknown, or None.
+        classes: int8 semantic classes, -1 unknown, or None.
         numbers: numbers of the frames on disk.
         annotated: (T,) bool: the frame has segmented cells, known background, or known classes.
         lineage: tracks within these frames; cells that no track knows are not in it.
-        size: height and width on disk.
+        size: height and width on disk; of volumes first the number of planes.
         files: the files it was made of.
         fingerprint: digest of the contents of all files, the same for any range of frames.
         stored: where the arrays lie; None for arrays in memory.
+        annotated_planes: (T, Z) bool, `annotated` for each plane of volumes; None of images.
+        voxel: sides of a voxel of volumes.
+        order: what a recurrent network goes through in volumes.
     """
 
     name: str
@@ -57,29 +65,41 @@ class Sequence:
     numbers: tuple[int, ...]
     annotated: np.ndarray = field(repr=False)
     lineage: Lineage = field(repr=False)
-    size: tuple[int, int]
+    size: tuple[int, ...]
     files: SequenceFiles = field(repr=False)
     fingerprint: str
     stored: Stored | None = field(default=None, repr=False)
+    annotated_planes: np.ndarray | None = field(default=None, repr=False)
+    voxel: Voxel = CUBE
+    order: Order = "time"
 
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def truth(self, index: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+    def truth(self, index: int) -> tuple[np.ndarray | dict[int, np.ndarray] | None, np.ndarray | None]:
         """Reads the masks of segmented cells and of markers of one frame, as they are on disk.
 
         Args:
             index: position in this sequence, 0 to ``len(self) - 1``.
 
         Returns:
-            Two (H, W) uint16 arrays of the original size, each None where there is no file.
+            Two uint16 arrays of the original size, each None where there is no file; where single planes of a volume
+            are segmented, the (H, W) of these by their numbers in place of the first.
         """
         number = self.numbers[index]
         seg, tra = self.files.seg.get(number), self.files.tra.get(number)
-        return (None if seg is None else read_mask(seg)), (None if tra is None else read_mask(tra))
+        planes = read_planes(self.files.planes.get(number, {}), self.size)
+        return planes or (None if seg is None else read_mask(seg)), (None if tra is None else read_mask(tra))
+
+    def merged_truth(self, index: int) -> np.ndarray | None:
+        """Merges both masks of one frame, at original size; see `merge_identities`. None without any."""
+        seg, tra = self.truth(index)
+        if isinstance(seg, dict):
+            return merge_planes(np.zeros(self.size, np.uint16) if tra is None else tra, seg)
+        return None if seg is None and tra is None else merge_identities(tra, seg)
 
     def class_truth(self, index: int) -> np.ndarray | None:
-        """Reads the semantic classes of one frame, uint16 (H, W) as they are on disk; None where there is no file."""
+        """Reads the semantic classes of one frame, uint16 as they are on disk; None where there is no file."""
         path = self.files.classes.get(self.numbers[index])
         return None if path is None else read_mask(path)
 
@@ -96,8 +116,8 @@ class Sequence:
         part = slice(inside[0], inside[-1] + 1)
         stored = self.stored
         if stored is not None:
-            _, height, width = stored.shape
-            stored = Stored(stored.folder, stored.start + inside[0] * height * width, (len(inside), height, width))
+            _, *size = stored.shape
+            stored = stored._replace(start=stored.start + inside[0] * math.prod(size), shape=(len(inside), *size))
         return replace(
             self,
             frames=self.frames[part],
@@ -107,6 +127,41 @@ class Sequence:
             annotated=self.annotated[part],
             lineage=clip_lineage(self.lineage, start, stop),
             stored=stored,
+            annotated_planes=None if self.annotated_planes is None else self.annotated_planes[part],
+        )
+
+    def planes(self) -> list["Sequence"]:
+        """Returns the planes of volumes as 2-D videos to learn from, without copying; of images itself.
+
+        In the order of ``time`` each plane is a video; in that of ``z`` each volume is one, of its planes.
+        Their truth on disk is that of the volumes.
+        """
+        if self.annotated_planes is None:
+            return [self]
+        if self.order == "time":
+            return [self._part((slice(None), plane), self.numbers, plane=plane) for plane in range(self.size[0])]
+        return [self._part((index,), tuple(range(self.size[0])), index=index) for index in range(len(self))]
+
+    def _part(self, which: tuple, numbers: tuple[int, ...], plane: int | None = None, index: int = 0) -> "Sequence":
+        """One plane of all volumes, or all planes of one."""
+        assert self.annotated_planes is not None
+        stored = self.stored
+        if stored is not None and plane is not None:
+            stored = stored._replace(plane=plane)
+        elif stored is not None:
+            size = stored.shape[1:]
+            stored = stored._replace(start=stored.start + index * math.prod(size), shape=size)
+        return replace(
+            self,
+            frames=self.frames[which],
+            labels=None if self.labels is None else self.labels[which],
+            classes=None if self.classes is None else self.classes[which],
+            numbers=numbers,
+            annotated=self.annotated_planes[which],
+            lineage={} if plane is None else self.lineage,
+            size=self.size[1:],
+            stored=stored,
+            annotated_planes=None,
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -141,8 +196,9 @@ def _is_stored(array: np.ndarray | None, stored: Stored | None, name: str) -> bo
 
 
 def _view(stored: Stored, name: str) -> np.ndarray:
-    stop = stored.start + int(np.prod(stored.shape))
-    return open_array(stored.folder / f"{name}.bin", ARRAYS[name])[stored.start : stop].reshape(stored.shape)
+    stop = stored.start + math.prod(stored.shape)
+    array = open_array(stored.folder / f"{name}.bin", ARRAYS[name])[stored.start : stop].reshape(stored.shape)
+    return array if stored.plane is None else array[:, stored.plane]
 
 
 def open_sequence(
@@ -205,7 +261,7 @@ def open_files(
 
 def _sequence(folder: Path, files: SequenceFiles, described: dict[str, Any], fingerprint: str) -> Sequence:
     stored = Stored(folder, described["start"], tuple(described["shape"]))
-    height, width = described["size"]
+    planes, voxel = described.get("planes"), described.get("voxel")
     lineage = {row[0]: Track(*row) for row in described["lineage"]}
     return Sequence(
         name=files.name,
@@ -215,10 +271,12 @@ def _sequence(folder: Path, files: SequenceFiles, described: dict[str, Any], fin
         numbers=tuple(files.frames),
         annotated=np.array(described["annotated"], bool),
         lineage=lineage,
-        size=(height, width),
+        size=tuple(described["size"]),
         files=files,
         fingerprint=fingerprint,
         stored=stored,
+        annotated_planes=None if planes is None else np.array(planes, bool),
+        voxel=CUBE if voxel is None else tuple(voxel),
     )
 
 
@@ -226,14 +284,14 @@ def typical_diameter(videos: Iterable[Sequence], most: int = 20) -> float | None
     """The median diameter of segmented cells, as of discs of their areas, in pixels at the videos' scale.
 
     Args:
-        videos: any, with truth or without.
-        most: frames of each that are measured, at most.
+        videos: any, with truth or without; of volumes the sections of cells in their planes count.
+        most: frames of each, or of each plane, that are measured, at most.
 
     Returns:
         None without any segmented cell.
     """
     areas = [np.empty(0, np.int64)]
-    for video in videos:
+    for video in (plane for one in videos for plane in one.planes()):
         if video.labels is not None:
             annotated = np.flatnonzero(video.annotated)
             areas += [cell_areas(video.labels[index]) for index in annotated[:: max(1, -(-len(annotated) // most))]]
@@ -242,7 +300,7 @@ def typical_diameter(videos: Iterable[Sequence], most: int = 20) -> float | None
 
 
 def cell_areas(labels: np.ndarray) -> np.ndarray:
-    """The pixels of each cell of a frame, (K,), of (H, W) integers; what is not positive is no cell."""
+    """The pixels of each cell of a frame, (K,), of integers; what is not positive is no cell."""
     counts = np.bincount(labels[labels > 0])
     return counts[counts > 0]
 

@@ -105,7 +105,14 @@ def _hide_others(sequence: Sequence, kept: list[int]) -> Sequence:
 
     annotated = np.zeros_like(sequence.annotated)
     annotated[kept] = True
-    return replace(sequence, labels=hidden(sequence.labels), classes=hidden(sequence.classes), annotated=annotated)
+    planes = sequence.annotated_planes
+    return replace(
+        sequence,
+        labels=hidden(sequence.labels),
+        classes=hidden(sequence.classes),
+        annotated=annotated,
+        annotated_planes=None if planes is None else planes & annotated[:, None],
+    )
 
 
 def _number(digits: str) -> int | None:

@@ -10,6 +10,7 @@ import numpy as np
 import tifffile
 
 from lightning_cells.data.pixels import as_shown, is_falling
+from lightning_cells.data.room import check_room
 from lightning_cells.data.tiff_axes import arranged, which_channel
 from lightning_cells.data.tiff_metadata import check_claims, claimed_images, count_pages, count_reopened, is_one
 from lightning_cells.data.voxels import Axes, described_voxel
@@ -135,6 +136,7 @@ class Planes:
         places = self._places[index]
         if places.ndim == 0:
             return self._image(int(places), raw)
+        check_room(str(self._path), self.shape, self.dtype.itemsize)
         first = self._image(int(places[0]), raw)
         volume = np.empty((len(places), *first.shape), first.dtype)
         volume[0] = first

@@ -72,7 +72,9 @@ def _meaning(letters: list[str], alone: bool, said: Axes | None) -> list[str] | 
     """T or Z for each axis of more than one image; None where it is not known."""
     if said is not None:
         wanted = list(said.removesuffix("YX"))
-        return letters if set(letters) == set(wanted) else wanted if len(letters) == len(wanted) else None
+        if set(letters) <= set(wanted) and ("Z" in letters) == ("Z" in wanted):
+            return letters  # of one point in time, maybe
+        return wanted if len(letters) == len(wanted) else None
     unnamed = [axis for axis in letters if axis in _UNNAMED]
     if len(unnamed) > 1 or ("T" in letters and unnamed) or not set(letters) <= set("TZ" + _UNNAMED):
         return None

@@ -10,6 +10,8 @@ from lightning_cells.errors import InputError
 
 Axes = Literal["TYX", "ZYX", "TZYX"]
 """What the images of a file are: points in time, the planes of one volume, or volumes at points in time."""
+Order = Literal["time", "z"]
+"""What a recurrent network goes through: each plane over time, or each volume from plane to plane."""
 Voxel = tuple[float, float, float]
 """Depth, height and width of a voxel in any unit; only their ratios count."""
 CUBE: Voxel = (1.0, 1.0, 1.0)

@@ -45,7 +45,7 @@ def tune(sequences: Seq[Sequence]) -> ThresholdWatershed:
         InputError: if none of the frames has segmentation truth.
     """
     places = [(sequence, index) for sequence in sequences for index in np.flatnonzero(sequence.annotated)]
-    places = [place for place in places if place[0].truth(int(place[1]))[0] is not None]
+    places = [place for place in places if isinstance(place[0].truth(int(place[1]))[0], np.ndarray)]
     if not places:
         raise InputError("data.train: no frame has segmentation truth to tune a classical pipeline by")
     chosen = [places[i] for i in np.linspace(0, len(places) - 1, min(_MOST_FRAMES, len(places))).astype(int)]
@@ -80,7 +80,7 @@ def pixel_forest(sequences: Seq[Sequence], seed: int) -> PixelForest:
     for sequence in sequences:
         for index in np.flatnonzero(sequence.annotated):
             seg, tra = sequence.truth(int(index))
-            if seg is not None:
+            if isinstance(seg, np.ndarray):
                 frames.append(_frame(sequence, int(index)))
                 labels.append(merge_identities(tra, seg))
     return PixelForest(frames, labels, seed)

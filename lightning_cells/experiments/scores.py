@@ -35,7 +35,9 @@ def measure(track: Track, sequences: Iterable[Sequence]) -> dict[str, float]:
         matcher, marked = CTCMatcher(), bool(sequence.files.tra)
         for index, (number, labels) in enumerate(zip(sequence.numbers, result.labels, strict=True)):
             seg, tra = sequence.truth(index)
-            matcher.update(number, labels, seg, tra if marked else seg)
+            if not marked and isinstance(seg, np.ndarray):
+                tra = seg
+            matcher.update(number, labels, seg, tra)
         truth = clip_lineage(sequence.lineage, sequence.numbers[0], sequence.numbers[-1] + 1)
         counts = matcher.compute(result.lineage, truth if marked else None)
         measures.update(counts=counts, detections=matcher.detections, result=result.lineage, truth=truth)

@@ -16,18 +16,20 @@ class Doubts:
     """Sees the frames of a result one by one, and says at the end what can hardly be right.
 
     Args:
-        area: of a typical cell in pixels of the frames; None if it is not known.
+        area: of a typical cell in pixels of the frames, or voxels of volumes; None if it is not known.
     """
 
     def __init__(self, area: float | None = None) -> None:
         self._area = area
         self._frames = 0
+        self._unit = "pixels"
         self._covered = 0  # frames of which one object covers most
         self._sizes: Counter[int] = Counter()  # objects by their pixels: memory does not grow with the video
 
     def see(self, labels: np.ndarray) -> None:
-        """Takes the next frame, (H, W) track labels."""
+        """Takes the next frame, (H, W) or (Z, H, W) track labels."""
         areas = cell_areas(labels)
+        self._unit = "pixels" if labels.ndim == 2 else "voxels"
         self._frames += 1
         self._covered += bool(len(areas)) and int(areas.max()) > _MOST * labels.size
         self._sizes.update(areas.tolist())
@@ -43,8 +45,8 @@ class Doubts:
         typical = self._typical()
         if self._area is not None and typical < _FRAGMENT * self._area:
             doubts.append(
-                f"most of what was found is tiny, {typical} pixels where a cell has about {self._area:.0f}: give the "
-                "diameter of your cells (--diameter), or drop pieces (--min-size 0.1)"
+                f"most of what was found is tiny, {typical} {self._unit} where a cell has about {self._area:.0f}: give "
+                "the diameter of your cells (--diameter), or drop pieces (--min-size 0.1)"
             )
         if self._covered > self._frames / 2:
             doubts.append(
