@@ -40,7 +40,7 @@ from lightning_cells.tracking import Tracker
 FRAMES = 6
 PARTS: dict[str, list[tuple[type, str]]] = {
     "reading": [(Frames, "read"), (Preprocessing, "prepare")],
-    "network": [(StackedHourglass, "contract"), (StackedHourglass, "embed"), (ULSTM, "_probabilities")],
+    "network": [(StackedHourglass, "contract"), (StackedHourglass, "embed"), (ULSTM, "probabilities")],
     "cells": [(EmbeddingDecoder, "__call__"), (SeedDecoder, "__call__"), (Tiling, "merge")],
     "linking": [(EmbeddedVideo, "link"), (SegmentedVideo, "link"), (EmbeddedVideo, "finish")],
     "writing": [(ResultWriter, "write"), (ResultWriter, "finish"), (Spool, "append")],

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from lightning_cells import trust
 from lightning_cells.data.simulate import simulate
+from lightning_cells.data.voxels import Order
 from lightning_cells.errors import InputError
 from lightning_cells.loggers.models import trained_model
 from lightning_cells.methods.pretrained import DEFAULT
@@ -26,6 +27,7 @@ def load(
     min_size: float | None = None,
     decoder: Mapping[str, Any] | None = None,
     flips: bool = False,
+    sequence: Order = "time",
     allow: str | None = None,
 ) -> Tracker:
     """Loads a trained model.
@@ -42,6 +44,7 @@ def load(
         min_size: share of a typical cell's area below which pieces are dropped.
         decoder: other settings of the decoder, by their names.
         flips: whether probabilities are averaged over mirrored frames, too.
+        sequence: what a recurrent network goes through in volumes, ``time`` or ``z``.
         allow: packages whose classes the model may name, such as ``my_lab``, with commas between; they are imported.
 
     Raises:
@@ -49,7 +52,7 @@ def load(
     """
     trust.allow(allow)
     with trained_model(model) as checkpoint:
-        return Tracker(checkpoint, device, linker, scale, chunk, diameter, min_size, decoder, flips)
+        return Tracker(checkpoint, device, linker, scale, chunk, diameter, min_size, decoder, flips, sequence)
 
 
 def evaluate(result: Result | str | Path, truth: Result | str | Path) -> dict[str, float | int | None]:

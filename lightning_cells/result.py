@@ -17,7 +17,7 @@ from lightning_cells.visualization.page import jpeg
 from lightning_cells.visualization.video import track_picture
 
 _TRACKS = ["track", "first", "last", "parent"]
-_CELLS = ["frame", "track", "y", "x", "area", "mean_intensity"]
+_AXES = ["z", "y", "x"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +25,13 @@ class Result:
     """Tracked cells; in a notebook it shows itself as a sheet of frames.
 
     Attributes:
-        labels: int32 (T, H, W): 0 background, else the number of the cell's track.
+        labels: int32 (T, H, W), or (T, Z, H, W) of volumes: 0 background, else the number of the cell's track.
         lineage: the tracks by number, with their first and last frame and their mother.
         first_frame: number of the first frame, as in the names of its files.
-        frames: the video that was tracked, an array (T, H, W) or its place on disk; None if it is not at hand.
+        frames: the video that was tracked, an array or its place on disk; None if it is not at hand.
         pattern: which files there are its frames, see `open_frames`.
         channel: which channel of it was tracked.
+        axes: what the images of its files are, see `open_frames`.
     """
 
     labels: np.ndarray
@@ -39,6 +40,7 @@ class Result:
     frames: np.ndarray | Path | None = None
     pattern: str | None = None
     channel: int | None = None
+    axes: str | None = None
 
     @classmethod
     def read(
@@ -47,6 +49,7 @@ class Result:
         frames: np.ndarray | str | Path | None = None,
         pattern: str | None = None,
         channel: int | None = None,
+        axes: str | None = None,
     ) -> "Result":
         """Reads a result folder, with ``maskNNN.tif`` and ``res_track.txt``.
 
@@ -55,6 +58,7 @@ class Result:
             frames: the video that was tracked, for pictures and intensities.
             pattern: which files there are its frames, see `open_frames`.
             channel: which channel of it was tracked.
+            axes: what the images of its files are, see `open_frames`.
 
         Raises:
             InputError: if a file is missing or not readable, or masks differ in size.
@@ -67,15 +71,14 @@ class Result:
                 raise InputError(f"{path}: is of another size than the first mask: give masks of one size")
         lineage = read_tracks(track_table(folder, "res_track.txt"))
         source = Path(frames) if isinstance(frames, str) else frames
-        return cls(np.stack(labels).astype(np.int32), lineage, min(masks), source, pattern, channel)
+        return cls(np.stack(labels).astype(np.int32), lineage, min(masks), source, pattern, channel, axes)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __repr__(self) -> str:
-        return (
-            f"Result({len(self)} frames of {self.labels.shape[1]} x {self.labels.shape[2]}, {len(self.lineage)} tracks)"
-        )
+        size = " x ".join(map(str, self.labels.shape[1:]))
+        return f"Result({len(self)} frames of {size}, {len(self.lineage)} tracks)"
 
     @cached_property
     def tracks(self) -> pd.DataFrame:
@@ -86,12 +89,13 @@ class Result:
     def cells(self) -> pd.DataFrame:
         """A row for each cell in each frame: ``frame``, ``track``, ``y``, ``x``, ``area``, ``mean_intensity``.
 
-        Centres are in pixels from the upper left pixel's centre, areas in pixels; the intensity, of the frame as it is
-        on disk, is NaN where the frames are not at hand.
+        Of volumes ``z`` stands before ``y``. Centres are in pixels from the first pixel's centre, areas in pixels, or
+        voxels; the intensity, of the frame as it is on disk, is NaN where the frames are not at hand.
         """
         tables = [_measured(labels, frame) for labels, frame in zip(self.labels, self._images(), strict=True)]
         numbered = [table.assign(frame=self.first_frame + index) for index, table in enumerate(tables)]
-        return pd.concat(numbered, ignore_index=True)[_CELLS]
+        axes = _AXES[1 - self.labels.ndim :]
+        return pd.concat(numbered, ignore_index=True)[["frame", "track", *axes, "area", "mean_intensity"]]
 
     def picture(self, shown: int = 8) -> np.ndarray:
         """Draws evenly spaced frames, cells in the colours of their tracks: uint8 (H, W, 3).
@@ -122,19 +126,20 @@ class Result:
     def _images(self) -> list[np.ndarray | None]:
         if self.frames is None:
             return [None] * len(self)
-        with open_frames(self.frames, self.pattern, self.channel) as frames:
+        with open_frames(self.frames, self.pattern, self.channel, self.axes) as frames:
             if (len(frames), *frames.size) != self.labels.shape:
-                there = f"{len(frames)} of {frames.size[0]} x {frames.size[1]}"
+                there = f"{len(frames)} of {' x '.join(map(str, frames.size))}"
                 raise InputError(f"frames: are {there}, which {self} is not of: give the video that was tracked")
             return [frames.read(index) for index in range(len(frames))]
 
 
 def _measured(labels: np.ndarray, image: np.ndarray | None) -> pd.DataFrame:
     """Centre, area and mean intensity of the cells of a frame."""
-    rows, columns = np.nonzero(labels)
-    inside = labels[rows, columns]
+    places = np.nonzero(labels)
+    inside = labels[places]
     area = np.bincount(inside)
     track = np.flatnonzero(area)
-    brightness = np.full(len(inside), np.nan) if image is None else image[rows, columns]
-    y, x, intensity = (np.bincount(inside, values)[track] / area[track] for values in (rows, columns, brightness))
-    return pd.DataFrame({"track": track, "y": y, "x": x, "area": area[track], "mean_intensity": intensity})
+    values = dict(zip(_AXES[-len(places) :], places, strict=True))
+    values["mean_intensity"] = np.full(len(inside), np.nan) if image is None else image[places]
+    means = {name: np.bincount(inside, these)[track] / area[track] for name, these in values.items()}
+    return pd.DataFrame({"track": track, "area": area[track], **means})

@@ -17,16 +17,19 @@ from tqdm import tqdm
 
 from lightning_cells import __version__
 from lightning_cells.data.cache import stamp
-from lightning_cells.data.frames import Frames, open_frames
+from lightning_cells.data.frames import Frames, open_frames, voxel_of
 from lightning_cells.data.locking import exclusive
 from lightning_cells.data.result_folder import ResultWriter
+from lightning_cells.data.room import check_room
 from lightning_cells.data.spool import Spool
+from lightning_cells.data.voxels import CUBE, Order, Voxel
 from lightning_cells.errors import Doubt, InputError
 from lightning_cells.instances.doubts import Doubts
 from lightning_cells.instances.linkers import Lap, Linker, Overlap
+from lightning_cells.instances.volumes import ball
 from lightning_cells.methods.base import CellMethod, Video
 from lightning_cells.methods.building import Preprocessing, load_method
-from lightning_cells.methods.cell_size import ALIKE, estimate_diameter
+from lightning_cells.methods.cell_size import ALIKE, estimate_diameter, most_to_see
 from lightning_cells.methods.decoding import decode_by, drop_smaller, resized
 from lightning_cells.methods.segmented import SegmentedVideo
 from lightning_cells.progress import Progress
@@ -41,6 +44,9 @@ _FULL = {
     errno.EDQUOT: "your share of the disk is full: make room",
     errno.EFBIG: "no file may be as large as is needed: raise the limit (ulimit -f)",
 }
+
+_BYTES, _BYTES_OF_EACH = 26, 8
+"""What a voxel takes while a volume is tracked, and of each volume of a chunk; measured without the network."""
 
 _NO_SIZE = (
     "no cells of one size were found in the frames, which are taken at the scale of the training: if cells are larger "
@@ -69,6 +75,8 @@ class Tracker:
             for cells of the training's size.
         flips: whether frames are seen mirrored, too, and probabilities averaged: somewhat better outlines in four times
             the time.
+        sequence: what a recurrent network goes through in volumes: each plane over ``time``, or each volume from plane
+            to plane, ``z``.
 
     Raises:
         InputError: for a checkpoint or an option that cannot be used.
@@ -90,6 +98,7 @@ class Tracker:
         min_size: float | None = None,
         decoder: Mapping[str, Any] | None = None,
         flips: bool = False,
+        sequence: Order = "time",
     ) -> None:
         if chunk < 1:
             raise InputError(f"--chunk {chunk}: must be at least 1")
@@ -108,6 +117,7 @@ class Tracker:
             raise InputError(f"--diameter: {checkpoint} does not remember the size of its cells: give --scale instead")
         self._diameter = "training" if scale is not None else diameter
         self._flips = flips
+        self._sequence: Order = sequence
         decode_by(self.method, decoder or {})
         if min_size is not None:
             if self.preprocessing.diameter is None:
@@ -126,29 +136,35 @@ class Tracker:
         progress: bool = True,
         pattern: str | None = None,
         channel: int | None = None,
+        axes: str | None = None,
+        voxel: tuple[float, ...] | None = None,
     ) -> Result:
         """Tracks the cells of a video in memory.
 
         Args:
-            frames: (T, H, W) whole numbers from 0 to 65535, or the path of a folder of grey 8- or 16-bit TIFFs or of a
-                multi-page TIFF; see `open_frames`.
+            frames: (T, H, W), or (T, Z, H, W) of volumes, whole numbers from 0 to 65535, or the path of a folder of
+                grey 8- or 16-bit TIFFs or of a multi-page TIFF; see `open_frames`.
             progress: whether to show a bar at a terminal.
             pattern: which files of a folder are frames, such as ``img_{t}_c0.tif``; see `frames_in_order`.
             channel: which of several channels to take, from 0.
+            axes: what the images of files are, such as ``ZYX``, where their metadata say nothing or are wrong.
+            voxel: depth, height and width of a voxel of volumes; only the ratios count. None takes what the files say,
+                else cubes.
 
         Raises:
             InputError: for frames that cannot be used.
         """
         source = Path(frames) if isinstance(frames, str) else frames
-        with open_frames(source, pattern, channel) as opened, torch.inference_mode():
+        with open_frames(source, pattern, channel, axes) as opened, torch.inference_mode():
+            sides = voxel_of(opened, voxel, progress)
             preprocessing, method = self._fitted(opened, progress)
-            video = self._opened(method, opened)
-            labels, doubts = [], Doubts(preprocessing.cell_area)
+            video = self._opened(method, opened, sides)
+            labels, doubts = [], Doubts(_typical(preprocessing, opened, sides))
             for found in self._tracked(video, opened, preprocessing, None, progress):
                 doubts.see(found)
                 labels.append(found)
             _warn(doubts.said(video.lineage))
-            return Result(np.stack(labels), video.lineage, opened.numbers[0], source, pattern, channel)
+            return Result(np.stack(labels), video.lineage, opened.numbers[0], source, pattern, channel, axes)
 
     def track_to(
         self,
@@ -158,6 +174,8 @@ class Tracker:
         interval: float = 20.0,
         pattern: str | None = None,
         channel: int | None = None,
+        axes: str | None = None,
+        voxel: tuple[float, ...] | None = None,
     ) -> tuple[int, int]:
         """Tracks a video of any length and writes ``maskNNN.tif`` and ``res_track.txt``.
 
@@ -171,6 +189,8 @@ class Tracker:
             interval: seconds between two states to go on from, beyond which work may be lost.
             pattern: which files of a folder are frames, such as ``img_{t}_c0.tif``; see `frames_in_order`.
             channel: which of several channels to take, from 0.
+            axes: what the images of files are, as in `track`.
+            voxel: of volumes, as in `track`.
 
         Returns:
             How many frames there are, and how many tracks were found.
@@ -180,23 +200,24 @@ class Tracker:
         """
         out = out.resolve()
         work = out.with_name(f".{out.name}.tracking")
-        with open_frames(source, pattern, channel) as frames:
+        with open_frames(source, pattern, channel, axes) as frames:
             if any(path.resolve().parent == out for path in frames.files):
                 raise InputError(f"{out}: holds the frames: give another result folder")
             writer = ResultWriter(out, frames.digits, temporary=work / "masks")  # refuses before anything is computed
-            self._opened(self.method, frames)  # and so does a linker not installed
+            sides = voxel_of(frames, voxel)
+            self._opened(self.method, frames, sides)  # and so does a linker not installed
             try:
                 out.parent.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError) as error:
                 raise InputError(f"{error.filename}: is in the way of a folder: give another result folder") from None
             with _explained(out, work), exclusive(out.with_name(f".{out.name}.lock")), torch.inference_mode():
                 preprocessing, method = self._fitted(frames)
-                video = self._opened(method, frames)
-                decoder = getattr(method, "decoder", None)
-                spool = Spool(work, self._key(frames, channel, preprocessing, repr(decoder)), interval)
+                video = self._opened(method, frames, sides)
+                decoder = repr(getattr(method, "decoder", None))
+                spool = Spool(work, self._key(frames, [channel, axes, sides], preprocessing, decoder), interval)
                 _remove_masks(work)
                 pictures = Preview(len(frames)) if preview else None
-                doubts = Doubts(preprocessing.cell_area)
+                doubts = Doubts(_typical(preprocessing, frames, sides))
                 with writer:
                     for index, labels in enumerate(self._tracked(video, frames, preprocessing, spool)):
                         writer.write(frames.numbers[index], labels)
@@ -219,15 +240,18 @@ class Tracker:
         progress: bool = True,
     ) -> Iterator[np.ndarray]:
         """Yields the track labels of all frames: first those whose cells were kept, then others as they are found."""
-        done = 0
+        done, chunk = 0, self._chunk
+        if len(frames.size) > 2:  # a volume is large, and its planes are enough to go through a network at once
+            chunk = self.method.first_chunk if self._sequence == "time" else 1
+            check_room("frames", frames.size, _BYTES + chunk * _BYTES_OF_EACH)
         if spool is not None:
-            done = min(spool.done * self._chunk, len(frames))
+            done = min(spool.done * chunk, len(frames))
             for found in spool.chunks():
                 yield from video.link(found)
             video.state = _to(spool.state, self._device)
         with Progress("tracking", len(frames), shown=progress, initial=done) as bar:
-            for start in range(done, len(frames), self._chunk):
-                indices = range(start, min(start + self._chunk, len(frames)))
+            for start in range(done, len(frames), chunk):
+                indices = range(start, min(start + chunk, len(frames)))
                 found = video.instances(preprocessing.prepare(map(frames.read, indices)).to(self._device))
                 if spool is not None:
                     spool.append(found, video.state)
@@ -242,7 +266,7 @@ class Tracker:
         if diameter == "training" or trained is None:
             return as_trained
         if diameter == "auto":
-            some = [frames.read(index) for index in sorted({0, len(frames) // 2, len(frames) - 1})]
+            some = [most_to_see(frames.read(index)) for index in sorted({0, len(frames) // 2, len(frames) - 1})]
             estimate = estimate_diameter(self.method, self.preprocessing, some, trained)
             if estimate is None:
                 _warn([_NO_SIZE])
@@ -256,22 +280,31 @@ class Tracker:
             tqdm.write(f"cells of about {diameter:.0f} px: frames are scaled by {scale:.2f}{remedy}", file=sys.stderr)
         return self.preprocessing._replace(scale=scale), resized(self.method, self.preprocessing.scale / scale)
 
-    def _opened(self, method: CellMethod, frames: Frames) -> Video:
+    def _opened(self, method: CellMethod, frames: Frames, voxel: Voxel = CUBE) -> Video:
         """A fresh video for these frames."""
-        video = method.open_video(frames.size, frames.numbers[0])
+        *depth, height, width = frames.size
+        if depth:
+            video = method.open_volumes((depth[0], height, width), frames.numbers[0], voxel, self._sequence)
+        else:
+            video = method.open_video((height, width), frames.numbers[0])
         if self._flips:
             if not isinstance(video, SegmentedVideo):
                 raise InputError(f"--flips: {type(method).__name__} has no probabilities to average: leave it out")
             video.flips = True
         return video
 
-    def _key(self, frames: Frames, channel: int | None, preprocessing: Preprocessing, decoder: str) -> str:
+    def _key(self, frames: Frames, taken: list[Any], preprocessing: Preprocessing, decoder: str) -> str:
         """All that found cells depend on."""
         versions = [__version__, torch.__version__, np.__version__]
-        source = [stamp(frames.files), frames.size, frames.numbers[0], channel]
-        return json.dumps(
-            [versions, self.digest, source, preprocessing, decoder, self._device.type, self._chunk, self._flips]
-        )
+        source = [stamp(frames.files), frames.size, frames.numbers[0], *taken]
+        settings = [self._device.type, self._chunk, self._flips, self._sequence]
+        return json.dumps([versions, self.digest, source, preprocessing, decoder, *settings])
+
+
+def _typical(preprocessing: Preprocessing, frames: Frames, voxel: Voxel) -> float | None:
+    """Pixels, or voxels, of a typical cell."""
+    area = preprocessing.cell_area
+    return area if area is None or len(frames.size) == 2 else ball(area, voxel)
 
 
 def preview_path(out: Path) -> Path:

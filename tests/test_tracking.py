@@ -253,7 +253,7 @@ def test_another_channel_is_not_gone_on_with(
     tifffile.imwrite(path, np.stack([pixels, pixels], 1), metadata={"axes": "TCYX"}, photometric="minisblack")
     tracker = engine.Tracker(checkpoints["ulstm"], "cpu", chunk=5)
     with open_frames(path, channel=0) as first, open_frames(path, channel=1) as second:
-        keys = {tracker._key(frames, n, tracker.preprocessing, "") for n, frames in enumerate((first, second))}
+        keys = {tracker._key(frames, [n], tracker.preprocessing, "") for n, frames in enumerate((first, second))}
     assert len(keys) == 2
 
 
@@ -463,7 +463,7 @@ def test_bad_frames(checkpoints: dict[str, Path], tmp_path: Path, capfd: pytest.
     assert "float32 pixels" in told("file_float", frame.astype(np.float32), **grey)
     assert "colour" in told("rgb", np.stack([frame[0]] * 3, -1), photometric="rgb")
     assert "colour" in told("file_rgb", np.stack([frame] * 3, -1), photometric="rgb")
-    assert "pages" in told("stacks", frame, **grey)
+    assert "is one file of 3 images: give it itself as a video" in told("stacks", frame, **grey)
     assert "3x2x24x24" in told("file_4d", np.stack([frame, frame], 1), **grey)
     assert "channels" in told("file_channels", frame, imagej=True, metadata={"axes": "CYX"})
 

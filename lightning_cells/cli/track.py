@@ -1,8 +1,9 @@
 """Tracks the cells of your own frames with a trained method, and writes a result folder.
 
 FRAMES is a folder of grey 8- or 16-bit TIFFs of one size, in the order of the numbers in their names, or one
-multi-page TIFF; with the extra bioio also an OME-Zarr, ND2, CZI or LIF. A model remembers its method and how frames
-are to be prepared. DIR gets maskNNN.tif, in which each cell has the number of its track, and res_track.txt with one row
+multi-page TIFF; with the extra bioio also an OME-Zarr, ND2, CZI or LIF. Frames may be volumes: files of several pages
+in a folder, or a file whose metadata, or --axes, say so. A model remembers its method and how frames are to be
+prepared. DIR gets maskNNN.tif, in which each cell has the number of its track, and res_track.txt with one row
 "track first last parent" each. After a crash the same command goes on where it was. --decoder.NAME VALUE changes a
 setting of the model's decoder, as --model.decoder.NAME does in a training; sizes in pixels are for cells of the
 training's size.
@@ -16,6 +17,7 @@ lightning-cells track movie.tif --model models:/nuclei/1 --out movie_RES --diame
 lightning-cells track plate/*/ --out results
 lightning-cells track my_frames --pattern 'img_{t}_c0.tif' --out my_RES
 lightning-cells track two_colours.ome.tif --channel 1 --out my_RES
+lightning-cells track volumes --voxel 5 1 1 --decoder.volumes.cells watershed --out my_RES
 """
 
 import argparse
@@ -43,6 +45,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--channel", type=int, metavar="N", help="which of several channels or colours of FRAMES to track, from 0"
+    )
+    parser.add_argument(
+        "--axes",
+        metavar="AXES",
+        help="what the images of FRAMES are, whatever the metadata say: TYX points in time, ZYX the planes of a "
+        "volume, TZYX volumes at points in time",
+    )
+    parser.add_argument(
+        "--voxel",
+        type=float,
+        nargs=3,
+        metavar=("Z", "Y", "X"),
+        help="sides of a voxel of volumes, of which only the ratios count; default: what the files say, else 1 1 1",
+    )
+    parser.add_argument(
+        "--sequence",
+        choices=("time", "z"),
+        default="time",
+        help="what a recurrent network goes through in volumes: each plane over time, or each volume from plane to "
+        "plane (default: %(default)s)",
     )
     trained = parser.add_mutually_exclusive_group()
     trained.add_argument("--checkpoint", type=Path, metavar="F", help="best.ckpt or last.ckpt of a run")
@@ -136,10 +158,12 @@ def run(args: argparse.Namespace) -> int:
             args.min_size,
             _decoder(args),
             args.flips,
+            args.sequence,
         )
 
     def track(source: Path, out: Path) -> tuple[int, int]:
-        return tracker.track_to(source, out, args.preview, pattern=args.pattern, channel=args.channel)
+        taken = {"pattern": args.pattern, "channel": args.channel, "axes": args.axes, "voxel": args.voxel}
+        return tracker.track_to(source, out, args.preview, **taken)
 
     if len(args.frames) > 1 or args.share is not None:
         options = {name: value for name, value in vars(args).items() if name not in _WHERE}

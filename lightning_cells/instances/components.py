@@ -6,14 +6,17 @@ decoder takes two classes too: the contour's probability is then 0 everywhere.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import cv2
 import numpy as np
 from skimage.segmentation import watershed
 
+from lightning_cells.data.voxels import CUBE, Voxel
 from lightning_cells.errors import InputError
 from lightning_cells.instances.regions import (
     connected_components,
@@ -22,6 +25,7 @@ from lightning_cells.instances.regions import (
     grow_labels,
     select_labels,
 )
+from lightning_cells.instances.volumes import Stitcher, Volumes, ball, cut_by_distance, grow_interiors, smoothed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +38,13 @@ class Decoder(ABC):
         border: width of the frame's margin, in pixels: a cell that lies wholly in it is dropped (the
             challenge's field of interest: 50 for DIC-C2DH-HeLa, Fluo-C2DL-MSC, Fluo-N2DH-GOWT1 and
             PhC-C2DH-U373, 25 for Fluo-N2DL-HeLa and PhC-C2DL-PSC, 0 for Fluo-N2DH-SIM+).
+        volumes: how the cells of a volume are found.
     """
 
     min_size: int = 10
     max_size: int | None = None
     border: int = 0
+    volumes: Volumes = Volumes()  # noqa: RUF009 - frozen
 
     def __post_init__(self) -> None:
         """Check the options.
@@ -46,10 +52,10 @@ class Decoder(ABC):
         Raises:
             InputError: A threshold outside 0..1, a negative size or distance, or max_size below min_size.
         """
-        for name, value in vars(self).items():
+        for name, value in self._numbers().items():
             if name.endswith("threshold") and not 0 <= value <= 1:
                 raise InputError(f"{name}: {value} is no probability; choose a value from 0 to 1")
-            if value is not None and value < 0:
+            if value < 0:
                 raise InputError(f"{name}: {value} is negative; choose 0 or more")
         if self.max_size is not None and self.max_size < self.min_size:
             raise InputError(f"max_size: {self.max_size} is below min_size {self.min_size}; choose a larger one")
@@ -77,12 +83,48 @@ class Decoder(ABC):
         labels = fill_labels(self.label(background, foreground, contour))
         return select_labels(labels, self.min_size, self.max_size, self.border)
 
+    def volume(self, planes: Iterable[np.ndarray], voxel: Voxel = CUBE) -> np.ndarray:
+        """Decode one volume, plane by plane, and with no more planes in memory than `Volumes.smoothing` needs.
+
+        Sizes are those of a section through the middle of a ball: smaller sections are kept in single planes.
+
+        Args:
+            planes: probabilities of each plane from first to last, as of a frame.
+            voxel: sides of a voxel.
+
+        Returns:
+            (Z, H, W) int32 instance labels 1..K, 0 background.
+
+        Raises:
+            InputError: As for frames.
+        """
+        of_plane = replace(self, min_size=1, max_size=None, border=0)
+        volumes, stitcher = self.volumes, Stitcher(self.volumes.overlap)
+        labels, interiors = [], []
+        for said in smoothed(planes, volumes.smoothing):
+            cells = of_plane(said)
+            if volumes.cells == "stitch":
+                labels.append(stitcher.push(cells))
+                continue
+            labels.append(cells)
+            interiors.append((cells > 0) & (said[1] > said[2] if len(said) > 2 else True))
+        found = np.stack(labels)
+        if volumes.cells == "watershed":
+            found = cut_by_distance(found, volumes.depth, volumes.blur, voxel)
+        elif volumes.cells == "components":
+            found = grow_interiors(np.stack(interiors), found > 0, voxel)
+        most = None if self.max_size is None else math.ceil(ball(self.max_size, voxel))
+        return select_labels(found, math.floor(ball(self.min_size, voxel)), most, self.border)
+
     def resized(self, factor: float) -> Self:
         """The same for cells that are larger by a factor: their areas and distances change, the margin does not."""
-        sizes = {name: value for name, value in vars(self).items() if value is not None}
+        sizes = self._numbers()
         areas = {name: round(value * factor**2) for name, value in sizes.items() if name.endswith("_size")}
         distances = {name: value * factor for name, value in sizes.items() if name.endswith("_distance")}
-        return replace(self, **areas, **distances)
+        return replace(replace(self, **areas, **distances), volumes=self.volumes.resized(factor))
+
+    def _numbers(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, int | float)}
 
     @abstractmethod
     def label(self, background: np.ndarray, foreground: np.ndarray, contour: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from lightning_cells.data.image_files import MAX_LABEL
 from lightning_cells.data.tracks import Lineage, Track
+from lightning_cells.data.voxels import CUBE, Voxel
 from lightning_cells.errors import InputError
 
 
@@ -17,8 +18,8 @@ class HeldFrames:
     """Frames of cells, compressed but for the last few that were used.
 
     Attributes:
-        areas: of each frame the pixels of its cells, (K,).
-        centroids: of each frame the rows and columns of their middles, (K, 2).
+        areas: of each frame the pixels, or voxels, of its cells, (K,).
+        centroids: of each frame the rows and columns of their middles, (K, 2); of volumes (K, 3), the planes first.
     """
 
     _OPEN = 8  # frames that stay uncompressed
@@ -26,7 +27,7 @@ class HeldFrames:
     def __init__(self) -> None:
         self.areas: list[np.ndarray] = []
         self.centroids: list[np.ndarray] = []
-        self.shape: tuple[int, int] | None = None
+        self.shape: tuple[int, ...] | None = None
         self._held: list[bytes] = []
         self._open: dict[int, np.ndarray] = {}  # the latest used last
         self._changed: set[int] = set()
@@ -35,21 +36,21 @@ class HeldFrames:
         return len(self._held)
 
     def append(self, labels: np.ndarray) -> None:
-        """Adds a frame, (H, W) int32, 0 background, cells positive: they become cells 0..K-1 by rising label."""
+        """Adds a frame, (H, W) or (Z, H, W) int32, 0 background, cells positive: they become 0..K-1 by rising label."""
         sizes = np.bincount(labels.ravel())
         sizes[0] = 0
         present = sizes > 0
         number = np.where(present, np.cumsum(present), 0).astype(np.int32)
         self.areas.append(sizes[present])
-        rows, columns = np.nonzero(labels)
-        found = number[labels[rows, columns]] - 1
-        sums = [np.bincount(found, place, int(present.sum())) for place in (rows, columns)]
+        places = np.nonzero(labels)
+        found = number[labels[places]] - 1
+        sums = [np.bincount(found, place, int(present.sum())) for place in places]
         self.centroids.append(np.stack(sums, 1) / sizes[present][:, None])
-        self.shape = (labels.shape[0], labels.shape[1])
+        self.shape = labels.shape
         self._held.append(_compressed(number[labels]))
 
     def labels(self, frame: int) -> np.ndarray:
-        """(H, W) int32 of a frame, not to be changed: 0 background, cell k as k + 1."""
+        """Int32 of a frame, not to be changed: 0 background, cell k as k + 1."""
         if frame not in self._open:
             while len(self._open) >= self._OPEN:
                 self._close(next(iter(self._open)))
@@ -59,7 +60,7 @@ class HeldFrames:
         return self._open[frame]
 
     def draw(self, frame: int, pixels: np.ndarray) -> int:
-        """Adds a cell to a frame and returns its number; (N, 2) rows and columns of background, at least one."""
+        """Adds a cell to a frame and returns its number; (N, 2) or (N, 3) places in the background, at least one."""
         number = len(self.areas[frame])
         self.labels(frame)[tuple(pixels.T)] = number + 1
         self.areas[frame] = np.append(self.areas[frame], len(pixels))
@@ -103,13 +104,19 @@ class LapLinker:
         division_distance: how far a daughter may be from its mother's last place; 0 for no divisions.
         max_gap: for how many frames a cell may be missing and keep its track; 0 for none.
         first_frame: number of the first frame pushed.
+        voxel: sides of the voxels of volumes.
 
     Raises:
         InputError: the package is missing, or a number out of range.
     """
 
     def __init__(
-        self, max_distance: float = 0.75, division_distance: float = 0.75, max_gap: int = 2, first_frame: int = 0
+        self,
+        max_distance: float = 0.75,
+        division_distance: float = 0.75,
+        max_gap: int = 2,
+        first_frame: int = 0,
+        voxel: Voxel = CUBE,
     ) -> None:
         if max_distance <= 0:
             raise InputError(f"max_distance: {max_distance} links nothing; choose a number above 0")
@@ -136,6 +143,7 @@ class LapLinker:
             splitting_cutoff=division_distance**2 or False,
         )
         self._first = first_frame
+        self._sides = np.array(voxel) / voxel[2]
         self._frames = HeldFrames()
         self._rows: list[Track] = []
 
@@ -148,7 +156,7 @@ class LapLinker:
         """Take the next frame, and return none.
 
         Args:
-            labels: (H, W) int32, 0 background, cells positive; a label means nothing beyond its frame.
+            labels: (H, W) or (Z, H, W) int32, 0 background, cells positive; a label means nothing beyond its frame.
 
         Raises:
             InputError: a frame of another size than the ones before.
@@ -164,7 +172,7 @@ class LapLinker:
         """Link all frames; `lineage` is whole as soon as this returns.
 
         Returns:
-            (H, W) int32 track labels of each frame, made one after another as they are asked for.
+            int32 track labels of each frame, made one after another as they are asked for.
 
         Raises:
             InputError: more tracks than a result can hold.
@@ -198,7 +206,11 @@ class LapLinker:
         if not len(areas):  # laptrack stumbles over a video without cells
             return {}
         diameter = 2 * np.sqrt(np.median(areas) / np.pi)
-        graph = self._tracker.predict([places / diameter for places in self._frames.centroids])
+        places = self._frames.centroids
+        if places[0].shape[1] == 3:
+            diameter = np.cbrt(6 / np.pi * np.median(areas) * self._sides.prod())
+            places = [those * self._sides for those in places]
+        graph = self._tracker.predict([those / diameter for those in places])
         nodes = (sorted((int(frame), int(cell)) for frame, cell in edge) for edge in graph.edges())
         return {later: earlier for earlier, later in nodes}
 

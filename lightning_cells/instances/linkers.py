@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from lightning_cells.data.tracks import Lineage
+from lightning_cells.data.voxels import CUBE, Voxel
 from lightning_cells.instances.lap import LapLinker
 from lightning_cells.instances.linking import OverlapLinker
 
@@ -23,10 +24,10 @@ class FrameLinker(Protocol):
         """Takes the cells of the next frame, and returns the frames that are done, which may lag behind.
 
         Args:
-            labels: (H, W) int32, 0 background, cells positive; a label means nothing beyond its frame.
+            labels: (H, W) or (Z, H, W) int32, 0 background, cells positive; a label means nothing beyond its frame.
 
         Returns:
-            (H, W) int32 each, 0 background, else the track, of the frames that follow those returned before.
+            int32 of that shape each, 0 background, else the track, of the frames that follow those returned before.
         """
 
     def finish(self) -> Iterable[np.ndarray]:
@@ -38,8 +39,8 @@ class Linker(ABC):
     """How the cells of a video's frames become tracks: subclasses are the kinds, their attributes the thresholds."""
 
     @abstractmethod
-    def start(self, first_frame: int = 0) -> FrameLinker:
-        """Returns a fresh state for a video whose frames are numbered from `first_frame`."""
+    def start(self, first_frame: int = 0, voxel: Voxel = CUBE) -> FrameLinker:
+        """Returns a fresh state for a video of frames, or of volumes of such voxels, that begins with `first_frame`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +55,8 @@ class Overlap(Linker):
     min_overlap: float = 0.3
     min_division_ratio: float = 0.5
 
-    def start(self, first_frame: int = 0) -> OverlapLinker:
-        """Returns a fresh state for a video whose frames are numbered from `first_frame`."""
+    def start(self, first_frame: int = 0, voxel: Voxel = CUBE) -> OverlapLinker:
+        """Returns a fresh state for a video whose frames, or volumes, are numbered from `first_frame`."""
         return OverlapLinker(self.min_overlap, self.min_division_ratio, first_frame)
 
 
@@ -75,6 +76,6 @@ class Lap(Linker):
     division_distance: float = 0.75
     max_gap: int = 2
 
-    def start(self, first_frame: int = 0) -> LapLinker:
-        """Returns a fresh state for a video whose frames are numbered from `first_frame`."""
-        return LapLinker(self.max_distance, self.division_distance, self.max_gap, first_frame)
+    def start(self, first_frame: int = 0, voxel: Voxel = CUBE) -> LapLinker:
+        """Returns a fresh state for a video of frames, or of volumes of such voxels, that begins with `first_frame`."""
+        return LapLinker(self.max_distance, self.division_distance, self.max_gap, first_frame, voxel)

@@ -66,7 +66,7 @@ class OverlapLinker:
         self.min_overlap = min_overlap
         self.min_division_ratio = min_division_ratio
         self._frame = first_frame  # of the next push
-        self._previous: np.ndarray | None = None  # (H, W) int32, the last frame's cells as 1..P
+        self._previous: np.ndarray | None = None  # int32, the last frame's cells as 1..P
         self._tracks = np.zeros(1, np.int32)  # (P + 1,) the track of each of them
         self._begin, self._end, self._parent = [0], [0], [0]  # by track; number 0 is the background
 
@@ -80,10 +80,10 @@ class OverlapLinker:
         """Link the next frame to the one before.
 
         Args:
-            labels: (H, W) int32, 0 background, cells positive; a label means nothing beyond its frame.
+            labels: (H, W) or (Z, H, W) int32, 0 background, cells positive; a label means nothing beyond its frame.
 
         Returns:
-            That frame, (H, W) int32: the same cells labelled by their tracks.
+            That frame, int32 of that shape: the same cells labelled by their tracks.
 
         Raises:
             InputError: A frame of another size than the ones before, or more tracks than a result can hold.
@@ -119,7 +119,7 @@ class OverlapLinker:
         """Decide which cells continue a track, and which are daughters of one.
 
         Args:
-            current: (H, W) int32, cells of this frame as 1..K.
+            current: int32, cells of this frame as 1..K.
             areas: (K + 1,) their areas in pixels, 0 for the background.
 
         Returns:

@@ -111,13 +111,13 @@ def select_labels(labels: np.ndarray, min_size: int = 1, max_size: int | None = 
     """Drop labels by their size and place, and renumber the rest 1..K in their order.
 
     Args:
-        labels: (H, W) int32, 0 background.
-        min_size: smallest label kept, in pixels.
-        max_size: largest label kept, in pixels; None keeps all.
-        border: width of the frame's margin, in pixels: a label that lies wholly in it is dropped.
+        labels: (H, W) or (Z, H, W) int32, 0 background.
+        min_size: smallest label kept, in pixels or voxels.
+        max_size: largest label kept; None keeps all.
+        border: width of the margin of a frame or of each plane, in pixels: a label that lies wholly in it is dropped.
 
     Returns:
-        (H, W) int32.
+        int32 of the same shape.
 
     Raises:
         InputError: The margin covers the whole frame.
@@ -127,10 +127,10 @@ def select_labels(labels: np.ndarray, min_size: int = 1, max_size: int | None = 
     if max_size is not None:
         keep &= sizes <= max_size
     if border > 0:
-        height, width = labels.shape
+        height, width = labels.shape[-2:]
         if 2 * border >= min(height, width):
             raise InputError(f"border: {border} px leave nothing of a {height}x{width} frame; choose a smaller one")
-        inside = labels[border : height - border, border : width - border]
+        inside = labels[..., border : height - border, border : width - border]
         keep &= np.bincount(inside.ravel(), minlength=len(sizes)) > 0
     keep[0] = False
     return np.where(keep, np.cumsum(keep), 0).astype(np.int32)[labels]

@@ -19,6 +19,7 @@ from lightning_cells.data.clips import Chunk, Target
 from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.data.sequence import Sequence, typical_diameter
 from lightning_cells.data.tracks import Lineage, clip_lineage
+from lightning_cells.data.voxels import CUBE, Order, Voxel
 from lightning_cells.errors import InputError
 from lightning_cells.instances.linkers import Linker
 from lightning_cells.methods.loading import PREPARATION, SETTINGS
@@ -34,7 +35,7 @@ class Tracked(NamedTuple):
 
     Attributes:
         start: index in the video of the first frame that came out.
-        labels: one int32 (H, W) image per frame at original size: 0 background, else track id.
+        labels: one int32 (H, W) image, or (Z, H, W) volume, per frame at original size: 0 background, else track id.
         lineage: rows of the tracks in the frames that came out so far; final with the last chunk of a video.
     """
 
@@ -61,7 +62,7 @@ class Video(Protocol):
         """Rows of the tracks in the frames returned so far."""
 
     def instances(self, frames: Tensor) -> list[np.ndarray]:
-        """Finds cells in the next frames, float32 (T, 1, h, w).
+        """Finds cells in the next frames, float32 (T, 1, h, w), or volumes, (T, Z, h, w).
 
         Returns:
             T integer arrays with the cells that came with each frame, in the form that `link` takes.
@@ -71,11 +72,11 @@ class Video(Protocol):
         """Links the cells of the next frames, and returns the frames that are done, which may lag behind.
 
         Returns:
-            int32 track labels, (H, W) at original size, of the frames that follow those returned before.
+            int32 track labels, (H, W) or (Z, H, W) at original size, of the frames that follow those returned before.
         """
 
     def push(self, frames: Tensor) -> list[np.ndarray]:
-        """Takes the next frames, float32 (T, 1, h, w), and returns those that are done: `instances`, then `link`."""
+        """Takes the next frames, as `instances`, and returns those that are done, as `link`."""
         return self.link(self.instances(frames))
 
     def finish(self) -> Iterable[np.ndarray]:
@@ -160,6 +161,25 @@ class CellMethod(LightningModule, ABC):
     def open_video(self, size: tuple[int, int], first_frame: int = 0) -> Video:
         """Returns a fresh state for a video whose frames are (H, W) `size` on disk, numbered from `first_frame`."""
 
+    def open_volumes(
+        self, size: tuple[int, int, int], first_frame: int = 0, voxel: Voxel = CUBE, sequence: Order = "time"
+    ) -> Video:
+        """Returns a fresh state for a video of volumes, (T, Z, h, w), whose planes are seen one by one.
+
+        Args:
+            size: (Z, H, W) on disk.
+            first_frame: number of the first volume.
+            voxel: its sides.
+            sequence: what a recurrent network goes through: each plane over time, or each volume from plane to plane.
+
+        Raises:
+            InputError: if the method has no way to take them.
+        """
+        raise InputError(
+            f"{type(self).__name__}: takes 2-D videos, and these frames are volumes of {size[0]} planes: choose a "
+            "method that segments frames (ULSTM, GRUUNet, Adversarial, BrightField), or give one plane or a projection"
+        )
+
     def picture(self, frames: Tensor) -> np.ndarray | None:
         """Draws what the network says of the last of some consecutive frames; None where there is nothing to draw.
 
@@ -212,7 +232,7 @@ class CellMethod(LightningModule, ABC):
                 "as many or more"
             )
         if chunk.first or self._video is None:
-            self._video = self.open_video(chunk.sequence.size, chunk.sequence.numbers[0])
+            self._video = self._opened(chunk.sequence)
             self._returned = 0
         labels = self._video.push(chunk.frames) if len(chunk.frames) else []
         if chunk.last:
@@ -220,6 +240,12 @@ class CellMethod(LightningModule, ABC):
         start = self._returned
         self._returned += len(labels)
         return Tracked(start, labels, self._video.lineage)
+
+    def _opened(self, video: Sequence) -> Video:
+        *depth, height, width = video.size
+        if not depth:
+            return self.open_video((height, width), video.numbers[0])
+        return self.open_volumes((depth[0], height, width), video.numbers[0], video.voxel, video.order)
 
     def on_validation_epoch_end(self) -> None:
         """Logs all measures, pooled over all validation videos and processes."""

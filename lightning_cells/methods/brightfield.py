@@ -1,7 +1,6 @@
 """Nucleus and cytoplasm in bright-field images by semantic segmentation (MIDL 2019 submission)."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +8,6 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from lightning_cells.data.clips import Chunk
-from lightning_cells.data.ctc import merge_identities
 from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.data.sequence import Sequence
 from lightning_cells.errors import InputError
@@ -78,11 +76,7 @@ class BrightField(FrameMethod):
 
     def open_video(self, size: tuple[int, int], first_frame: int = 0) -> "SemanticVideo":
         """Returns a fresh state for a video whose frames are (H, W) `size` on disk, numbered from `first_frame`."""
-
-        def probabilities(frames: Tensor, state: Any) -> tuple[Tensor, Any]:
-            return self(frames), None
-
-        return SemanticVideo(probabilities, size, self.decoder, self.linker.start(first_frame))
+        return SemanticVideo(self.of_frames, size, self.decoder, self.linker.start(first_frame))
 
     def validation_step(self, chunk: Chunk, batch_idx: int) -> Tracked:  # type: ignore[override]
         """Segments and tracks a chunk, and compares both with the truth."""
@@ -124,9 +118,8 @@ class BrightField(FrameMethod):
             if self.clip_target is None:
                 classes = chunk.sequence.class_truth(index)
             else:
-                seg, tra = chunk.sequence.truth(index)
-                known = seg is not None or tra is not None
-                classes = self.clip_target(merge_identities(tra, seg)[None])["classes"][0] if known else None
+                labels = chunk.sequence.merged_truth(index)
+                classes = None if labels is None else self.clip_target(labels[None])["classes"][0]
             if classes is None:
                 classes = np.full(chunk.sequence.size, -1)
             yield torch.from_numpy(classes.astype(np.int64))

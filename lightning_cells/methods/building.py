@@ -38,13 +38,14 @@ class Preprocessing(NamedTuple):
         return None if self.diameter is None else np.pi / 4 * (self.diameter / self.scale) ** 2
 
     def prepare(self, frames: Iterable[np.ndarray]) -> Tensor:
-        """Frames, (H, W) uint8 or uint16, as the data module gives them to methods.
+        """Frames, (H, W) or (Z, H, W), uint8 or uint16, as the data module gives them to methods.
 
         Returns:
-            float32 (T, 1, h, w), rounded to half precision.
+            float32 (T, 1, h, w), rounded to half precision; float16 (T, Z, h, w) of volumes.
         """
         ready = [prepare(frame, self.normalisation, self.scale, self.smoothing).astype(np.float16) for frame in frames]
-        return torch.from_numpy(np.stack(ready)[:, None].astype(np.float32))
+        stacked = np.stack(ready)
+        return torch.from_numpy(stacked[:, None].astype(np.float32) if stacked.ndim == 3 else stacked)
 
 
 def load_method(path: Path) -> tuple[CellMethod, Preprocessing]:

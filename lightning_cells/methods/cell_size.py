@@ -71,6 +71,11 @@ def estimate_diameter(
     return best.diameter if best.score >= _LEAST else None
 
 
+def most_to_see(frame: np.ndarray) -> np.ndarray:
+    """A frame, (H, W); of a volume, (Z, H, W), the plane in which intensities differ most."""
+    return frame if frame.ndim == 2 else max(frame, key=np.std)
+
+
 def _agreed(looks: dict[int, _Look | None], step: int) -> _Look:
     """What was found at a scale, with a score that is less where those beside it tell another diameter."""
     here = looks[step]

@@ -12,18 +12,17 @@ from lightning_cells.errors import InputError
 from lightning_cells.instances.components import Decoder
 from lightning_cells.instances.linkers import Linker
 from lightning_cells.instances.tiling import Tiling
-from lightning_cells.methods.base import CellMethod
 from lightning_cells.methods.colours import class_colours
 from lightning_cells.methods.objectives import Objective, truth
 from lightning_cells.methods.optimisation import Optimization
-from lightning_cells.methods.segmented import SegmentedVideo, few_at_once
+from lightning_cells.methods.segmented import SegmentingMethod, few_at_once
 from lightning_cells.networks.architectures import Architecture
 
 _PADDING = 16  # pixels mirrored around a frame at inference, so that its border is seen like its middle
 _SMALLEST_TILE = 32  # pixels
 
 
-class FrameMethod(CellMethod):
+class FrameMethod(SegmentingMethod):
     """Frame -> class probabilities -> cells -> tracks.
 
     The frames of a clip are a batch like any other: ``data.clip_length`` is 1 unless several of a video are wanted.
@@ -59,7 +58,7 @@ class FrameMethod(CellMethod):
         self.loss = loss.build()
         self.optimization = optimization
         self.decoder = decoder
-        self.linker: Linker = linker
+        self.linker = linker
         self.tile = tile
 
     def training_step(self, clip: Clip, batch_idx: int) -> Tensor | None:
@@ -102,13 +101,9 @@ class FrameMethod(CellMethod):
         """Draws the class probabilities of the last of some frames, float32 (T, 1, h, w): uint8 (h, w, 3)."""
         return class_colours(self(frames[-1:])[0])
 
-    def open_video(self, size: tuple[int, int], first_frame: int = 0) -> SegmentedVideo:
-        """Returns a fresh state for a video whose frames are (H, W) `size` on disk, numbered from `first_frame`."""
-
-        def probabilities(frames: Tensor, state: Any) -> tuple[Tensor, Any]:
-            return self(frames), None
-
-        return SegmentedVideo(probabilities, size, self.decoder, self.linker.start(first_frame))
+    def probabilities(self, frames: Tensor, state: Any) -> tuple[Tensor, None]:
+        """Class probabilities, float32 (B, T, C, h, w), of float32 (B, T, 1, h, w) frames; there is no state."""
+        return self(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]), None
 
 
 def _ramp(span: slice, overlap: int, like: Tensor) -> Tensor:

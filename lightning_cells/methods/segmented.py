@@ -1,6 +1,7 @@
-"""Videos for methods that segment frame by frame and leave tracking to a linker."""
+"""Methods that segment frame by frame and leave tracking to a linker, and their videos."""
 
-from collections.abc import Callable, Iterable
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -9,18 +10,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_cells.data.tracks import Lineage
+from lightning_cells.data.voxels import CUBE, Order, Voxel
 from lightning_cells.instances.components import Decoder
 from lightning_cells.instances.emptiness import is_empty
-from lightning_cells.instances.linkers import FrameLinker
-from lightning_cells.methods.base import Video
+from lightning_cells.instances.linkers import FrameLinker, Linker
+from lightning_cells.methods.base import CellMethod, Video
 
 _VIEWS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))  # axes along which frames are mirrored
 _PIXELS = 2**20  # that go through a network at once: enough to keep a GPU busy, and memory does not grow with frames
 
 
-def few_at_once(frames: Tensor) -> tuple[Tensor, ...]:
-    """Splits (T, 1, H, W) frames into parts of so few that a network's layers need little memory."""
-    return frames.split(max(1, _PIXELS // (frames.shape[-2] * frames.shape[-1])))
+def few_at_once(frames: Tensor, axis: int = 0) -> tuple[Tensor, ...]:
+    """Splits frames, (..., H, W), along an axis into parts of so few that a network's layers need little memory."""
+    return frames.split(max(1, _PIXELS * frames.shape[axis] // max(1, frames.numel())), axis)
 
 
 class SegmentedVideo(Video):
@@ -74,10 +76,7 @@ class SegmentedVideo(Video):
             probabilities, self.state = self._averaged(frames, self.state)
         else:
             probabilities, self.state = self._probabilities(frames, self.state)
-        probabilities = probabilities.float()
-        if probabilities.shape[-2:] != self._size:
-            probabilities = F.interpolate(probabilities, self._size, mode="bilinear", align_corners=False)
-        return probabilities
+        return _resampled(probabilities, self._size)
 
     def _averaged(self, frames: Tensor, states: Any) -> tuple[Tensor, Any]:
         """Probabilities of the frames, each view of which has a state of its own."""
@@ -95,3 +94,129 @@ class SegmentedVideo(Video):
     def finish(self) -> Iterable[np.ndarray]:
         """Returns the frames that the linker held back."""
         return self._linker.finish()
+
+
+class VolumeVideo(SegmentedVideo):
+    """Class probabilities of the planes of volumes -> cells in 3-D -> tracks.
+
+    Some planes at a time go through the network, and their probabilities through the decoder as they come, so that
+    memory holds those of few planes; where the network goes from plane to plane, of one volume.
+
+    Args:
+        method: says what it sees in planes.
+        size: (Z, H, W) on disk.
+        linker: cells of consecutive volumes -> tracks.
+        voxel: sides of a voxel.
+        sequence: what a recurrent network goes through: each plane over time, or each volume from plane to plane.
+    """
+
+    def __init__(
+        self,
+        method: "SegmentingMethod",
+        size: tuple[int, int, int],
+        linker: FrameLinker,
+        voxel: Voxel = CUBE,
+        sequence: Order = "time",
+    ) -> None:
+        super().__init__(method.probabilities, (size[1], size[2]), method.decoder, linker)
+        self._warmed = method.warmed
+        self._voxel = voxel
+        self._sequence = sequence
+
+    def instances(self, frames: Tensor) -> list[np.ndarray]:
+        """Finds the cells of the next volumes, floating point (T, Z, h, w): int32 (Z, H, W) each, 0 background."""
+        if self._sequence == "time" and self.state is None:
+            self._warm_up(frames)
+        see = self._over_time if self._sequence == "time" else self._over_planes
+        return [self._decoder.volume(self._planes(volume, see(volume)), self._voxel) for volume in frames]
+
+    def _planes(self, volume: Tensor, said: Iterable[Tensor]) -> Iterator[np.ndarray]:
+        """Class probabilities, (C, H, W), of each plane at original size; an empty one is background."""
+        planes = iter(volume)
+        for probabilities in said:
+            for one in _resampled(probabilities, self._size).cpu().numpy():
+                if is_empty(next(planes)):
+                    one[0], one[1:] = 1, 0
+                yield one
+
+    @torch.no_grad()
+    def _warm_up(self, volumes: Tensor) -> None:
+        """Prepares the states of all planes for the first of some volumes."""
+        sizes = [len(part) for part in few_at_once(volumes[0])]
+        lanes = [part.transpose(0, 1).unsqueeze(2) for part in volumes.split(sizes, 1)]
+        self.state = tuple(
+            tuple(self._warmed(part.flip(axes).float()) for axes in _VIEWS)
+            if self.flips
+            else self._warmed(part.float())
+            for part in lanes
+        )
+
+    @torch.no_grad()
+    def _over_time(self, volume: Tensor) -> Iterator[Tensor]:
+        """Class probabilities, (N, C, h, w), of the planes of the next volume, as of a video each."""
+        after = []
+        parts = few_at_once(volume)
+        for part, state in zip(parts, self.state, strict=True):
+            probabilities, state = self._seen(part.float()[:, None, None], state)
+            after.append(state)
+            yield probabilities[:, 0]
+        self.state = tuple(after)
+
+    @torch.no_grad()
+    def _over_planes(self, volume: Tensor) -> Iterator[Tensor]:
+        """Class probabilities, (Z, C, h, w), of the planes of a volume, as of the frames of a video."""
+        yield self._seen(volume.float()[None, :, None], None)[0][0]
+
+    def _seen(self, lanes: Tensor, state: Any) -> tuple[Tensor, Any]:
+        return self._averaged(lanes, state) if self.flips else self._probabilities(lanes, state)
+
+
+class SegmentingMethod(CellMethod):
+    """Base of the methods whose network gives class probabilities: of the frames of a video, or of planes of volumes.
+
+    Attributes:
+        decoder: class probabilities -> cells.
+        linker: cells of consecutive frames -> tracks.
+    """
+
+    decoder: Decoder
+    linker: Linker
+
+    @abstractmethod
+    def probabilities(self, frames: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """What the network says.
+
+        Args:
+            frames: float32 (B, T, 1, h, w), the next frames of some videos.
+            state: after the frames before, None at the start.
+
+        Returns:
+            Class probabilities, float32 (B, T, C, h, w), and the new state.
+        """
+
+    def warmed(self, frames: Tensor) -> Any:
+        """The state with which to begin, for videos whose first frames are (B, T, 1, h, w); None if there is none."""
+        return None
+
+    def open_video(self, size: tuple[int, int], first_frame: int = 0) -> SegmentedVideo:
+        """Returns a fresh state for a video whose frames are (H, W) `size` on disk, numbered from `first_frame`."""
+        return SegmentedVideo(self.of_frames, size, self.decoder, self.linker.start(first_frame))
+
+    def open_volumes(
+        self, size: tuple[int, int, int], first_frame: int = 0, voxel: Voxel = CUBE, sequence: Order = "time"
+    ) -> VolumeVideo:
+        """Returns a fresh state for a video of volumes; see `CellMethod.open_volumes`."""
+        return VolumeVideo(self, size, self.linker.start(first_frame, voxel), voxel, sequence)
+
+    def of_frames(self, frames: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """`probabilities` of one video: (T, C, h, w) of its next frames, (T, 1, h, w)."""
+        probabilities, state = self.probabilities(frames[None], state)
+        return probabilities[0], state
+
+
+def _resampled(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
+    """Probabilities, (N, C, h, w), in full precision and at original size."""
+    probabilities = probabilities.float()
+    if probabilities.shape[-2:] == size:
+        return probabilities
+    return F.interpolate(probabilities, size, mode="bilinear", align_corners=False)

@@ -12,18 +12,17 @@ from lightning_cells.data.clips import Clip
 from lightning_cells.errors import InputError
 from lightning_cells.instances.components import Decoder, SeedDecoder
 from lightning_cells.instances.linkers import Linker, Overlap
-from lightning_cells.methods.base import CellMethod
 from lightning_cells.methods.colours import class_colours
 from lightning_cells.methods.lanes import Lanes
 from lightning_cells.methods.objectives import Objective, ThreeClass, truth
 from lightning_cells.methods.optimisation import Optimization
-from lightning_cells.methods.segmented import SegmentedVideo, few_at_once
+from lightning_cells.methods.segmented import SegmentingMethod, few_at_once
 from lightning_cells.networks.ulstm import ULSTM as Network
 
 _PADDING = 8  # pixels mirrored around a frame at inference, so that its border is seen like its middle
 
 
-class ULSTM(CellMethod):
+class ULSTM(SegmentingMethod):
     """Segments with temporal context carried by convolutional LSTMs, and leaves tracking to a linker.
 
     Trained by truncated backpropagation through time: with ``data.streaming`` each lane of the batch runs through a
@@ -68,7 +67,7 @@ class ULSTM(CellMethod):
         self.remember()
         self.optimization = optimization
         self.decoder = decoder
-        self.linker: Linker = linker
+        self.linker = linker
         self.network = Network(
             channels=tuple(channels),
             kernel=kernel,
@@ -125,31 +124,38 @@ class ULSTM(CellMethod):
         """How many frames the first chunk of a video needs, if the video has as many: those of the warm-up, too."""
         return 1 + self.hparams["warm_up_frames"]
 
-    def open_video(self, size: tuple[int, int], first_frame: int = 0) -> SegmentedVideo:
-        """Returns a fresh state for a video whose frames are (H, W) `size` on disk, numbered from `first_frame`."""
-        return SegmentedVideo(self._probabilities, size, self.decoder, self.linker.start(first_frame))
-
     def picture(self, frames: Tensor) -> np.ndarray:
         """Draws the class probabilities of the last of some frames, float32 (T, 1, h, w): uint8 (h, w, 3)."""
-        return class_colours(self._probabilities(frames, None)[0][-1])
+        return class_colours(self.of_frames(frames, None)[0][-1])
 
-    def _probabilities(self, frames: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Class probabilities, float32 (T, C, h, w), of the frames that follow a state, and the state after them."""
+    def probabilities(self, frames: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Class probabilities, float32 (B, T, C, h, w), of the frames that follow a state, and the state after them."""
         height, width = frames.shape[-2:]
         padded = _mirror(frames)
-        before = padded[1 : 1 + self.hparams["warm_up_frames"]]
-        if state is None and len(before) and self.hparams["temporal"] == "recurrent":
-            for part in few_at_once(before.flip(0)):
-                _, state = self.network(part[None], state)
+        if state is None:
+            state = self._played_backwards(padded)
         probabilities = []
-        for part in few_at_once(padded):
-            logits, state = self.network(part[None], state)
-            inside = logits[0, ..., _PADDING : _PADDING + height, _PADDING : _PADDING + width]
-            probabilities.append(inside.float().softmax(1))
-        return torch.cat(probabilities), state
+        for part in few_at_once(padded, 1):
+            logits, state = self.network(part, state)
+            inside = logits[..., _PADDING : _PADDING + height, _PADDING : _PADDING + width]
+            probabilities.append(inside.float().softmax(2))
+        return torch.cat(probabilities, 1), state
+
+    def warmed(self, frames: Tensor) -> Any:
+        """The state after the frames behind the first one, (B, T, 1, h, w), played backwards."""
+        return self._played_backwards(_mirror(frames[:, : self.first_chunk]))
+
+    def _played_backwards(self, padded: Tensor) -> Any:
+        state = None
+        before = padded[:, 1 : self.first_chunk]
+        if before.shape[1] and self.hparams["temporal"] == "recurrent":
+            for part in few_at_once(before.flip(1), 1):
+                _, state = self.network(part, state)
+        return state
 
 
 def _mirror(frames: Tensor) -> Tensor:
-    """Pads (T, 1, H, W) by `_PADDING` pixels on all sides."""
+    """Pads (B, T, 1, H, W) by `_PADDING` pixels on all sides."""
     fits = min(frames.shape[-2:]) > _PADDING
-    return F.pad(frames, [_PADDING] * 4, mode="reflect" if fits else "replicate")
+    padded = F.pad(frames.flatten(0, 1), [_PADDING] * 4, mode="reflect" if fits else "replicate")
+    return padded.unflatten(0, frames.shape[:2])

@@ -19,6 +19,7 @@ from lightning_cells.data.frames import check_frames
 from lightning_cells.errors import InputError
 from lightning_cells.loggers import registry, served_model
 from lightning_cells.loggers.registry import Registered, register, registered_checkpoint
+from lightning_cells.tracking import Tracker
 
 MODEL = {"ulstm": "models:/ulstm/1", "rshn": "models:/rshn/1"}
 
@@ -114,6 +115,18 @@ def test_one_frame(shared: Path) -> None:
     assert answer["labels"].shape == pixels.shape
     seen = np.unique(answer["labels"][answer["labels"] > 0])
     np.testing.assert_array_equal(answer["tracks"], [[label, 0, 0, 0] for label in seen])
+
+
+def test_volumes_plane_after_plane(shared: Path) -> None:
+    pixels = cases.frames(6).astype(np.float32)
+    model = mlflow.pyfunc.load_model(MODEL["ulstm"])
+    answer = model.predict(pixels, params={"planes": 3, "voxel": [4.0, 1.0, 1.0]})
+    assert answer["labels"].shape == pixels.shape
+    tracker = Tracker(files(shared, "ulstm") / "data/best.ckpt", "cpu")
+    expected = tracker.track(pixels.reshape(2, 3, *pixels.shape[1:]), progress=False, voxel=(4, 1, 1))
+    np.testing.assert_array_equal(answer["labels"].reshape(expected.labels.shape), expected.labels)
+    with pytest.raises(MlflowException, match="6 frames are no volumes of 4"):
+        model.predict(pixels, params={"planes": 4})
 
 
 def test_nothing_to_see(shared: Path) -> None:

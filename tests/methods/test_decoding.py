@@ -11,6 +11,7 @@ import lightning_cells as lc
 from lightning_cells.errors import InputError
 from lightning_cells.instances.components import ArgmaxDecoder, SeedDecoder
 from lightning_cells.instances.nuclei import NucleusDecoder
+from lightning_cells.instances.volumes import Volumes
 from lightning_cells.methods import RSHN, ULSTM
 from lightning_cells.methods.decoding import decode_by, drop_smaller, resized
 from lightning_cells.methods.loading import SETTINGS
@@ -57,7 +58,9 @@ def test_settings_that_are_none(name, value, said):
 
 def test_sizes_go_with_the_cells():
     decoder = SeedDecoder(min_size=10, max_size=100, seed_size=5, border=25, seed_threshold=0.9)
-    larger = SeedDecoder(min_size=90, max_size=900, seed_size=45, border=25, seed_threshold=0.9)
+    larger = SeedDecoder(
+        min_size=90, max_size=900, seed_size=45, border=25, seed_threshold=0.9, volumes=Volumes(depth=1.5, blur=6.0)
+    )
     assert decoder.resized(3) == larger
     assert ArgmaxDecoder(edge_distance=3).resized(0.5).edge_distance == 1.5
     assert NucleusDecoder(nucleus_size=8).resized(0.5).nucleus_size == 2
