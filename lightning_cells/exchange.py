@@ -1,7 +1,8 @@
 """Results in the formats of other programs: tables, GEFF, TrackMate, napari, OME-Zarr.
 
 All begin with the cells as nodes of a graph, with an edge from each cell to what becomes of it in a later frame. Places
-are in pixels from the centre of the upper left one, times are numbers of frames.
+are in pixels from the centre of the first one, times are numbers of frames. Of volumes each format has the sides of a
+voxel beside them; TrackMate, which has no scale of axes, has places in these units.
 """
 
 import json
@@ -10,7 +11,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -19,31 +20,35 @@ import tifffile
 
 from lightning_cells.data.atomic import beside
 from lightning_cells.data.frames import open_frames
+from lightning_cells.data.voxels import CUBE, check_voxel
 from lightning_cells.errors import InputError
 from lightning_cells.result import Result
 
 
-def export(result: Result, to: str, out: Path) -> Path:
+def export(result: Result, to: str, out: Path, voxel: tuple[float, ...] | None = None) -> Path:
     """Writes a result for another program; what is there under that name is replaced.
 
     Args:
         result: the tracked cells.
         to: one of `FORMATS`.
         out: the file or folder to write.
+        voxel: depth, height and width of a voxel of volumes, in micrometres; None takes what the frames say, else 1.
 
     Returns:
         `out`.
 
     Raises:
-        InputError: if a package is missing that writes the format, or `out` is something else than an earlier export.
+        InputError: if a package is missing that writes the format, `out` is something else than an earlier export, or a
+            voxel is given to a result of images.
     """
     if out.is_dir() and not (out / _MARK).is_file() and any(out.iterdir()):
         raise InputError(f"{out}: is a folder with something else in it: give another name by --out")
     write, _ = FORMATS[to]
+    space = _space(result, voxel)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = beside(out)
     try:
-        write(result, temporary)
+        write(result, temporary, space)
         if temporary.is_dir():
             (temporary / _MARK).write_text(f"{to}\n")
         if out.is_dir():
@@ -56,6 +61,37 @@ def export(result: Result, to: str, out: Path) -> Path:
 
 
 _MARK = ".lightning-cells-export"
+
+
+class _Space(NamedTuple):
+    """What places are measured in.
+
+    Attributes:
+        axes: ``y`` and ``x``, and before them ``z`` of volumes.
+        sides: of a pixel or voxel along each.
+        unit: of the sides.
+    """
+
+    axes: list[str]
+    sides: list[float]
+    unit: str
+
+    @property
+    def scale(self) -> list[float]:
+        """The sides, and before them the step of time."""
+        return [1.0, *self.sides]
+
+
+def _space(result: Result, said: tuple[float, ...] | None) -> _Space:
+    voxel = check_voxel(said)
+    if result.labels.ndim == 3:
+        if voxel is not None:
+            raise InputError("--voxel: is for volumes, and the result is images: leave it out")
+        return _Space(["y", "x"], [1.0, 1.0], "pixel")
+    if voxel is None and isinstance(result.frames, Path):
+        with open_frames(result.frames, result.pattern, result.channel, result.axes) as frames:
+            voxel = frames.voxel
+    return _Space(["z", "y", "x"], list(voxel or CUBE), "pixel" if voxel is None else "micrometer")
 
 
 def nodes(result: Result) -> pd.DataFrame:
@@ -83,27 +119,30 @@ def _rows(cells: pd.DataFrame) -> list[dict[str, Any]]:
     return cells.to_dict("records")  # type: ignore[return-value]  # column names are strings
 
 
-def _csv(result: Result, out: Path) -> None:
+def _csv(result: Result, out: Path, _: _Space) -> None:
     nodes(result).drop(columns="id").to_csv(out, index=False)
 
 
-def _geff(result: Result, out: Path) -> None:
+def _geff(result: Result, out: Path, space: _Space) -> None:
     geff, networkx = _package("geff", "geff"), _package("networkx", "geff")
     cells = nodes(result)
     graph = networkx.DiGraph()
     for row in _rows(cells):
-        graph.add_node(row["id"], t=row["frame"], **{name: row[name] for name in ("y", "x", "area", "track")})
+        graph.add_node(row["id"], t=row["frame"], **{name: row[name] for name in (*space.axes, "area", "track")})
     graph.add_edges_from(edges(cells).tolist())
-    types, units = ["time", "space", "space"], ["frame", "pixel", "pixel"]
-    geff.write(graph, str(out), axis_names=["t", "y", "x"], axis_types=types, axis_units=units)
+    count = len(space.axes)
+    types, units = ["time", *["space"] * count], ["frame", *["pixel"] * count]
+    scaled = {"axis_scales": space.scale, "scaled_units": ["frame", *[space.unit] * count]} if count == 3 else {}
+    geff.write(graph, str(out), axis_names=["t", *space.axes], axis_types=types, axis_units=units, **scaled)
 
 
-def _trackmate(result: Result, out: Path) -> None:
+def _trackmate(result: Result, out: Path, space: _Space) -> None:
     cells = nodes(result)
     links = edges(cells)
-    height, width = result.labels.shape[1:]
+    height, width = result.labels.shape[-2:]
+    sides = dict(zip(space.axes, space.sides, strict=True))
     root = ElementTree.Element("TrackMate", version="7.11.1")
-    model = ElementTree.SubElement(root, "Model", spatialunits="pixel", timeunits="frame")
+    model = ElementTree.SubElement(root, "Model", spatialunits=space.unit, timeunits="frame")
     features = ElementTree.SubElement(model, "FeatureDeclarations")
     for part in ("SpotFeatures", "EdgeFeatures", "TrackFeatures"):
         ElementTree.SubElement(features, part)
@@ -115,12 +154,10 @@ def _trackmate(result: Result, out: Path) -> None:
                 "ID": row["id"],
                 "name": row["track"],
                 "QUALITY": 1.0,
-                "POSITION_X": row["x"],
-                "POSITION_Y": row["y"],
-                "POSITION_Z": 0.0,
+                **{f"POSITION_{axis.upper()}": row[axis] * sides[axis] if axis in sides else 0.0 for axis in "xyz"},
                 "POSITION_T": float(row["frame"]),
                 "FRAME": row["frame"],
-                "RADIUS": np.sqrt(row["area"] / np.pi),
+                "RADIUS": _radius(row["area"], space),
                 "VISIBILITY": 1,
             }
             ElementTree.SubElement(inside, "Spot", {name: str(value) for name, value in spot.items()})
@@ -136,25 +173,38 @@ def _trackmate(result: Result, out: Path) -> None:
         ElementTree.SubElement(shown, "TrackID", TRACK_ID=str(number))
     settings = ElementTree.SubElement(root, "Settings")
     frames = {"filename": _name(result), "folder": _folder(result), "width": str(width), "height": str(height)}
-    sizes = {"nslices": "1", "nframes": str(len(result)), "pixelwidth": "1.0", "pixelheight": "1.0"}
-    ElementTree.SubElement(settings, "ImageData", {**frames, **sizes, "voxeldepth": "1.0", "timeinterval": "1.0"})
+    planes = result.labels.shape[1] if "z" in sides else 1
+    sizes = {"nslices": str(planes), "nframes": str(len(result))}
+    sizes |= {"pixelwidth": str(sides["x"]), "pixelheight": str(sides["y"]), "voxeldepth": str(sides.get("z", 1.0))}
+    ElementTree.SubElement(settings, "ImageData", {**frames, **sizes, "timeinterval": "1.0"})
     ElementTree.indent(root)
     ElementTree.ElementTree(root).write(out, encoding="UTF-8", xml_declaration=True)
 
 
-def _napari(result: Result, out: Path) -> None:
+def _radius(area: float, space: _Space) -> float:
+    """Of the disc of so many pixels, or the ball of so many voxels."""
+    if len(space.axes) == 2:
+        return float(np.sqrt(area / np.pi))
+    return float(np.cbrt(3 / (4 * np.pi) * area * np.prod(space.sides)))
+
+
+def _napari(result: Result, out: Path, space: _Space) -> None:
     out.mkdir()
     labels = result.labels.astype(np.uint16)
-    tifffile.imwrite(out / "labels.tif", labels, photometric="minisblack", metadata={"axes": "TYX"})
+    axes = "".join(["t", *space.axes])
+    tifffile.imwrite(out / "labels.tif", labels, photometric="minisblack", metadata={"axes": axes.upper()})
     data, graph = napari_tracks(result)
-    pd.DataFrame(data, columns=["track", "t", "y", "x"]).to_csv(out / "tracks.csv", index=False)
+    pd.DataFrame(data, columns=["track", *axes]).to_csv(out / "tracks.csv", index=False)
     (out / "graph.json").write_text(json.dumps(graph))
+    if "z" in space.axes:
+        (out / "scale.json").write_text(json.dumps(space.scale))
 
 
-def _ome_zarr(result: Result, out: Path) -> None:
+def _ome_zarr(result: Result, out: Path, space: _Space) -> None:
     zarr = _package("zarr", "geff")
-    axes = [{"name": "t", "type": "time"}, {"name": "y", "type": "space"}, {"name": "x", "type": "space"}]
-    scale = [{"type": "scale", "scale": [1.0, 1.0, 1.0]}]
+    micrometres = {"unit": space.unit} if space.unit != "pixel" else {}
+    axes = [{"name": "t", "type": "time"}, *({"name": name, "type": "space", **micrometres} for name in space.axes)]
+    scale = [{"type": "scale", "scale": space.scale}]
 
     def write(group: Any, array: np.ndarray, name: str) -> None:
         keys = {"name": "v2", "separator": "/"}
@@ -164,7 +214,7 @@ def _ome_zarr(result: Result, out: Path) -> None:
 
     root = zarr.open_group(str(out), mode="w", zarr_format=2)
     if result.frames is not None:
-        with open_frames(result.frames) as frames:
+        with open_frames(result.frames, result.pattern, result.channel, result.axes) as frames:
             write(root, np.stack([frames.read(index) for index in range(len(frames))]), "frames")
     labels = root.create_group("labels")
     labels.attrs["labels"] = ["cells"]
@@ -174,33 +224,42 @@ def _ome_zarr(result: Result, out: Path) -> None:
 
 
 def napari_tracks(result: Result) -> tuple[np.ndarray, dict[int, list[int]]]:
-    """What napari's layer of tracks takes: float64 (N, 4) of track, t, y, x, and the mothers of each track."""
+    """What napari's layer of tracks takes: float64 (N, 4) of track, t, y, x, and the mothers of each track.
+
+    Of volumes it is (N, 5), with z before y.
+    """
     cells = nodes(result).sort_values(["track", "frame"])
-    data = cells[["track", "frame", "y", "x"]].to_numpy(np.float64)
+    places = [axis for axis in ("z", "y", "x") if axis in cells]
+    data = cells[["track", "frame", *places]].to_numpy(np.float64)
     data[:, 1] -= result.first_frame
     graph = {track.label: [track.parent] for track in result.lineage.values() if track.parent}
     return data, graph
 
 
-def view(result: Result) -> None:
+def view(result: Result, voxel: tuple[float, ...] | None = None) -> None:
     """Opens napari on frames, cells and tracks, until its window is closed.
 
+    Args:
+        result: the tracked cells.
+        voxel: sides of a voxel, see `export`.
+
     Raises:
-        InputError: if napari is not installed.
+        InputError: if napari is not installed, or a voxel is given to a result of images.
     """
+    scale = _space(result, voxel).scale
     napari = _package("napari", "napari")
     viewer = napari.Viewer(title="lightning_cells")
     if result.frames is not None:
-        with open_frames(result.frames) as frames:
-            viewer.add_image(np.stack([frames.read(index) for index in range(len(frames))]), name="frames")
-    viewer.add_labels(result.labels, name="cells")
+        with open_frames(result.frames, result.pattern, result.channel, result.axes) as frames:
+            viewer.add_image(np.stack([frames.read(index) for index in range(len(frames))]), name="frames", scale=scale)
+    viewer.add_labels(result.labels, name="cells", scale=scale)
     data, graph = napari_tracks(result)
     if len(data):
-        viewer.add_tracks(data, graph=graph, name="tracks")
+        viewer.add_tracks(data, graph=graph, name="tracks", scale=scale)
     napari.run()
 
 
-FORMATS: Mapping[str, tuple[Callable[[Result, Path], None], str]] = {
+FORMATS: Mapping[str, tuple[Callable[[Result, Path, _Space], None], str]] = {
     "csv": (_csv, ".csv"),
     "geff": (_geff, ".geff"),
     "trackmate": (_trackmate, ".xml"),

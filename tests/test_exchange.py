@@ -12,9 +12,10 @@ import pytest
 import tifffile
 
 from lightning_cells.cli import main
+from lightning_cells.data.simulate import simulate
 from lightning_cells.data.tracks import Track
 from lightning_cells.errors import InputError
-from lightning_cells.exchange import FORMATS, edges, export, nodes
+from lightning_cells.exchange import FORMATS, edges, export, nodes, view
 from lightning_cells.result import Result
 
 
@@ -149,3 +150,110 @@ def test_without_napari_the_remedy_is_told(
     result.save(tmp_path / "01_RES")
     assert main(["view", str(tmp_path / "01_RES")]) == 2
     assert "pip install 'lightning-cells[napari]'" in capfd.readouterr().err
+
+
+@pytest.fixture
+def deep() -> Result:
+    """Two frames of four planes: cell 1 moves down by a plane, cell 2 is new."""
+    labels = np.zeros((2, 4, 6, 8), np.int32)
+    labels[0, 0:2, 1:3, 2:4] = labels[1, 1:3, 1:3, 2:4] = 1
+    labels[1, 3, 5, 7] = 2
+    lineage = {1: Track(1, 0, 1, 0), 2: Track(2, 1, 1, 0)}
+    return Result(labels, lineage, 0, np.full(labels.shape, 7, np.uint8))
+
+
+def test_volumes_as_a_table(deep: Result, tmp_path: Path) -> None:
+    table = pd.read_csv(export(deep, "csv", tmp_path / "cells.csv"))
+    assert list(table.columns) == ["frame", "track", "parent", "z", "y", "x", "area", "mean_intensity"]
+    assert table.to_numpy().tolist() == [
+        [0, 1, 0, 0.5, 1.5, 2.5, 8, 7],
+        [1, 1, 0, 1.5, 1.5, 2.5, 8, 7],
+        [1, 2, 0, 3, 5, 7, 1, 7],
+    ]
+
+
+def test_volumes_as_geff(deep: Result, tmp_path: Path) -> None:
+    geff = pytest.importorskip("geff")
+    graph, metadata = geff.read(export(deep, "geff", tmp_path / "cells.geff", (5, 1, 0.5)))
+    assert [(axis.name, axis.scale) for axis in metadata.axes] == [("t", 1), ("z", 5), ("y", 1), ("x", 0.5)]
+    assert [axis.scaled_unit for axis in metadata.axes] == ["frame", *["micrometer"] * 3]
+    assert graph.nodes[1] == {"t": 1, "z": 1.5, "y": 1.5, "x": 2.5, "area": 8, "track": 1}
+    assert set(graph.edges) == {(0, 1)}
+
+
+def test_volumes_for_trackmate_are_in_micrometres(deep: Result, tmp_path: Path) -> None:
+    root = ElementTree.parse(export(deep, "trackmate", tmp_path / "cells.xml", (5, 1, 0.5))).getroot()
+    spot = next(root.iter("Spot"))
+    assert [float(spot.get(f"POSITION_{axis}")) for axis in "XYZ"] == [1.25, 1.5, 2.5]
+    assert 4 / 3 * np.pi * float(spot.get("RADIUS")) ** 3 == pytest.approx(8 * 5 * 1 * 0.5)
+    image = root.find("Settings/ImageData")
+    assert [image.get(name) for name in ("nslices", "voxeldepth", "pixelheight", "pixelwidth")] == [
+        "4",
+        "5.0",
+        "1.0",
+        "0.5",
+    ]
+    assert root.find("Model").get("spatialunits") == "micrometer"
+
+
+def test_volumes_for_napari(deep: Result, tmp_path: Path) -> None:
+    out = export(deep, "napari", tmp_path / "out", (5, 1, 1))
+    np.testing.assert_array_equal(tifffile.imread(out / "labels.tif"), deep.labels)
+    with tifffile.TiffFile(out / "labels.tif") as file:
+        assert file.series[0].axes == "TZYX"
+    table = pd.read_csv(out / "tracks.csv")
+    assert list(table.columns) == ["track", "t", "z", "y", "x"]
+    assert table.iloc[0].tolist() == [1, 0, 0.5, 1.5, 2.5]
+    assert json.loads((out / "scale.json").read_text()) == [1, 5, 1, 1]
+
+
+def test_volumes_as_ome_zarr(deep: Result, tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    root = zarr.open_group(str(export(deep, "ome-zarr", tmp_path / "cells.ome.zarr", (5, 1, 0.5))), mode="r")
+    np.testing.assert_array_equal(root["0"][:], deep.frames)
+    np.testing.assert_array_equal(root["labels/cells/0"][:], deep.labels)
+    for group in (root, root["labels/cells"]):
+        (scales,) = group.attrs["multiscales"]
+        assert [axis["name"] for axis in scales["axes"]] == ["t", "z", "y", "x"]
+        assert [axis.get("unit") for axis in scales["axes"]] == [None, *["micrometer"] * 3]
+        assert scales["datasets"][0]["coordinateTransformations"] == [{"type": "scale", "scale": [1, 5, 1, 0.5]}]
+
+
+def test_the_voxel_of_the_frames_is_taken(tmp_path: Path) -> None:
+    videos = simulate(tmp_path / "videos", sequences=1, frames=2, size=(32, 32), depth=3, voxel=(4, 1, 0.5))
+    result = tmp_path / "01_RES"
+    result.mkdir()
+    for path in (videos / "01_GT/TRA").iterdir():
+        path.rename(result / path.name.replace("man_track.txt", "res_track.txt").replace("man_track", "mask"))
+    assert (
+        main(["export", str(result), "--to", "napari", "--frames", str(videos / "01"), "--out", str(tmp_path / "a")])
+        == 0
+    )
+    assert json.loads((tmp_path / "a/scale.json").read_text()) == [1, 4, 1, 0.5]
+    assert main(["export", str(result), "--to", "napari", "--out", str(tmp_path / "b"), "--voxel", "2", "1", "1"]) == 0
+    assert json.loads((tmp_path / "b/scale.json").read_text()) == [1, 2, 1, 1]
+    assert main(["export", str(result), "--to", "napari", "--out", str(tmp_path / "c")]) == 0
+    assert json.loads((tmp_path / "c/scale.json").read_text()) == [1, 1, 1, 1]
+
+
+def test_images_have_no_voxels(result: Result, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--voxel: is for volumes"):
+        export(result, "csv", tmp_path / "cells.csv", (5, 1, 1))
+    assert not list(tmp_path.iterdir())
+
+
+def test_view_shows_volumes_to_scale(deep: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = {}
+
+    class Viewer:
+        def __init__(self, title: str) -> None:
+            pass
+
+        def __getattr__(self, name: str):
+            return lambda data, **options: shown.update({name: (data, options)})
+
+    monkeypatch.setitem(sys.modules, "napari", SimpleNamespace(Viewer=Viewer, run=lambda: None))
+    view(deep, (5, 1, 1))
+    assert shown["add_tracks"][0].shape == (3, 5)
+    for _, options in shown.values():
+        assert options["scale"] == [1, 5, 1, 1]

@@ -24,6 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=_FORMATS, required=True, help="format")
     parser.add_argument("--frames", type=Path, metavar="FRAMES", help="the video that was tracked, for intensities")
     parser.add_argument("--out", type=Path, metavar="PATH", help="file or folder to write (default: beside RES)")
+    parser.add_argument(
+        "--voxel",
+        type=float,
+        nargs=3,
+        metavar=("Z", "Y", "X"),
+        help="sides of a voxel of volumes in micrometres (default: what the frames say)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -36,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
 
     ending = FORMATS[args.to][1]
     out = args.out or args.result.with_name(f"{args.result.resolve().name}{ending}")
-    print(export(Result.read(args.result, args.frames), args.to, out))
+    print(export(Result.read(args.result, args.frames), args.to, out, args.voxel))
 
 
 def _network(args: argparse.Namespace) -> Path:
@@ -46,5 +53,7 @@ def _network(args: argparse.Namespace) -> Path:
 
     if args.frames is not None:
         raise InputError("--frames: is for results, not for a network: leave it out")
+    if args.voxel is not None:
+        raise InputError("--voxel: is for results, not for a network: leave it out")
     out = args.out or args.result.with_suffix(".onnx")
     return write_onnx(*load_method(args.result), out)
