@@ -11,10 +11,12 @@ import numpy as np
 from lightning_cells.data.ctc import merge_identities
 from lightning_cells.data.image_files import read_frame
 from lightning_cells.data.sequence import Sequence, cell_areas, diameter_of, typical_diameter
+from lightning_cells.data.voxels import Voxel
 from lightning_cells.errors import InputError
 from lightning_cells.instances.classical import ThresholdWatershed
 from lightning_cells.instances.linking import OverlapLinker
 from lightning_cells.instances.pixel_forest import PixelForest
+from lightning_cells.instances.volumes import ball
 from lightning_cells.metrics.ctc_measures import CTCMatcher
 from lightning_cells.result import Result
 
@@ -32,23 +34,24 @@ _CHOICES: dict[str, tuple[Any, ...]] = {  # lengths in diameters of a typical ce
     "min_size": (0.05, 0.1, 0.25, 0.5),
 }
 _ROUNDS = 2  # of one parameter after another
-_MOST_FRAMES = 12  # evenly spaced annotated frames that are looked at
+_MOST_FRAMES, _MOST_VOLUMES = 12, 4  # evenly spaced annotated frames that are looked at
 
 
 def tune(sequences: Seq[Sequence]) -> ThresholdWatershed:
     """Returns the pipeline with the best SEG on training videos, by a threshold for the whole frame or a local one.
 
     One parameter is chosen after another, twice, for each of the two. Lengths go with the median diameter of the cells
-    on disk.
+    on disk; of volumes, with that of balls of their size, or of discs where single planes are known.
 
     Raises:
         InputError: if none of the frames has segmentation truth.
     """
     places = [(sequence, index) for sequence in sequences for index in np.flatnonzero(sequence.annotated)]
-    places = [place for place in places if isinstance(place[0].truth(int(place[1]))[0], np.ndarray)]
+    places = [place for place in places if place[0].truth(int(place[1]))[0] is not None]
     if not places:
         raise InputError("data.train: no frame has segmentation truth to tune a classical pipeline by")
-    chosen = [places[i] for i in np.linspace(0, len(places) - 1, min(_MOST_FRAMES, len(places))).astype(int)]
+    most = min(_MOST_FRAMES if len(places[0][0].size) == 2 else _MOST_VOLUMES, len(places))
+    chosen = [places[i] for i in np.linspace(0, len(places) - 1, most).astype(int)]
     samples = [(_frame(sequence, int(index)), sequence.truth(int(index))[0]) for sequence, index in chosen]
 
     @cache
@@ -64,20 +67,30 @@ def tune(sequences: Seq[Sequence]) -> ThresholdWatershed:
                 start = max((replace(start, **{name: value}) for value in values), key=score)
         return start
 
-    diameter = diameter_of(float(np.median(np.concatenate([cell_areas(seg) for _, seg in samples]))))
-    whole = best(ThresholdWatershed(diameter=diameter), _CHOICES)
+    voxel = chosen[0][0].voxel
+    whole = best(ThresholdWatershed(diameter=_diameter([seg for _, seg in samples], voxel), voxel=voxel), _CHOICES)
     local = replace(whole, window=_WINDOWS[0], level=_LOCAL_LEVELS[0])
     return max(whole, best(local, {"window": _WINDOWS, **_CHOICES, "level": _LOCAL_LEVELS}), key=score)
+
+
+def _diameter(truth: list[np.ndarray | dict[int, np.ndarray]], voxel: Voxel) -> float:
+    """The median diameter of cells in pixels."""
+    areas = [cell_areas(plane) for seg in truth for plane in (seg.values() if isinstance(seg, dict) else [seg])]
+    median = float(np.median(np.concatenate(areas)))
+    solid = any(isinstance(seg, np.ndarray) and seg.ndim == 3 for seg in truth)
+    return (median / ball(1.0, voxel)) ** (1 / 3) * diameter_of(1.0) if solid else diameter_of(median)
 
 
 def pixel_forest(sequences: Seq[Sequence], seed: int) -> PixelForest:
     """Returns a classifier of pixels, trained on all annotated frames of videos at their size on disk.
 
     Raises:
-        InputError: if none of the frames has segmentation truth.
+        InputError: if none of the frames has segmentation truth, or they are volumes.
     """
     frames, labels = [], []
     for sequence in sequences:
+        if len(sequence.size) == 3:
+            raise InputError(f"{sequence.name}: is a video of volumes, and the forest takes images: 'classical: true'")
         for index in np.flatnonzero(sequence.annotated):
             seg, tra = sequence.truth(int(index))
             if isinstance(seg, np.ndarray):
@@ -99,7 +112,7 @@ def tracked_at_size(pipeline: ThresholdWatershed, sequence: Sequence) -> Result:
     That is more than a trained method is told of a video that it has not seen.
     """
     diameter = typical_diameter([sequence])
-    scale = sequence.frames.shape[1] / sequence.size[0]
+    scale = sequence.frames.shape[-2] / sequence.size[-2]
     return tracked(pipeline if diameter is None else replace(pipeline, diameter=diameter / scale), sequence)
 
 

@@ -1,7 +1,7 @@
 """Classical baselines: a threshold, then connected components or a watershed, as they are or to be tuned.
 
 They need no training, so they say how hard a data set is: a trained network that does not beat both has learnt
-nothing worth having.
+nothing worth having. Volumes are smoothed and filled plane by plane, and thresholded, labelled and cut as a whole.
 """
 
 import math
@@ -16,7 +16,9 @@ from skimage.measure import label
 from skimage.morphology import h_maxima
 from skimage.segmentation import watershed
 
+from lightning_cells.data.voxels import CUBE, Voxel
 from lightning_cells.errors import InputError
+from lightning_cells.instances.volumes import ball, cut_by_distance
 
 Split = Literal["components", "watershed"]
 
@@ -24,6 +26,7 @@ NOISE_BLUR = 0.5  # pixels; more merges neighbours, less lets noise through
 DISTANCE_BLUR = 1.0  # pixels; smooths the distance map, whose pixel steps would be maxima of their own
 STEPS = 10  # per pixel of the distance map
 DEPTH = 0.1  # pixels; a maximum of the distance map that rises less above its surroundings is no cell
+DEPTH_OF_VOLUME = 1.0  # the same in volumes, where the distance is rough from plane to plane
 
 
 def otsu(
@@ -31,41 +34,44 @@ def otsu(
     split: Split = "components",
     log: bool = True,
     min_size: int = 20,
+    voxel: Voxel = CUBE,
 ) -> np.ndarray:
     """Segments bright cells on a dark background with Otsu's threshold.
 
     The labels do not change when the frame is multiplied by a positive number or a constant is added.
 
     Args:
-        frame: (H, W) image of any integer or floating type.
-        split: ``"components"`` calls each 4-connected part of the foreground a cell; ``"watershed"`` cuts the parts
-            between the maxima of the distance to the background (those that rise by `DEPTH` pixels or more).
+        frame: (H, W) image or (Z, H, W) volume of any integer or floating type.
+        split: ``"components"`` calls each part of the foreground a cell, whose pixels share sides; ``"watershed"`` cuts
+            the parts between the maxima of the distance to the background (those that rise by `DEPTH` pixels or more,
+            in volumes by `DEPTH_OF_VOLUME`).
         log: threshold the logarithm of the light above background (see `log_image`), so that dim cells count
             beside bright ones.
-        min_size: parts and cells of fewer pixels are dropped.
+        min_size: parts and cells of fewer pixels, or voxels, are dropped.
+        voxel: its sides, for the distances in volumes.
 
     Returns:
-        (H, W) int32 labels 1..K in raster order of their first pixels, 0 background; all 0 for a constant frame.
+        int32 labels 1..K in raster order of their first pixels, 0 background; all 0 for a constant frame.
 
     Raises:
-        InputError: if the frame is not two-dimensional, or `split` is none of the two.
+        InputError: if the frame is neither image nor volume, or `split` is none of the two.
 
     Source:
         N. Otsu, IEEE Trans. Syst. Man Cybern. 9 (1979); F. Meyer, Signal Processing 38 (1994).
     """
-    if frame.ndim != 2 or not frame.size:
-        raise InputError(f"otsu: frame has shape {frame.shape}, give one grey frame (H, W)")
+    if frame.ndim not in (2, 3) or not frame.size:
+        raise InputError(f"otsu: frame has shape {frame.shape}, give one grey frame (H, W), or a volume (Z, H, W)")
     if split not in ("components", "watershed"):
         raise InputError(f"otsu: split is '{split}', choose 'components' or 'watershed'")
-    image = cv2.GaussianBlur(frame.astype(np.float64), (0, 0), NOISE_BLUR)
+    image = blurred(frame.astype(np.float64), NOISE_BLUR)
     if np.ptp(frame) == 0:
         return np.zeros(frame.shape, np.int32)
     if log:
         image = log_image(image)
-    foreground = binary_fill_holes(image > threshold_otsu(image))
+    foreground = filled(image > threshold_otsu(image))
     cells = _drop_small(label(foreground, connectivity=1), min_size)
     if split == "watershed":
-        cells = _drop_small(cut(cells > 0, DEPTH), min_size)
+        cells = _drop_small(cut(cells > 0, DEPTH if frame.ndim == 2 else DEPTH_OF_VOLUME, voxel), min_size)
     return cells
 
 
@@ -84,7 +90,8 @@ class ThresholdWatershed:
         window: side of the square around each pixel with which it is compared; 0 for one threshold for all pixels.
         blur: standard deviation of the Gaussian before the threshold.
         depth: a maximum that rises less above its surroundings is no cell.
-        min_size: cells of less than this share of a typical cell's area are dropped.
+        min_size: cells of less than this share of a typical cell's area, or volume, are dropped.
+        voxel: its sides, in volumes.
 
     Source:
         F. Meyer, Signal Processing 38 (1994); N. Otsu, IEEE Trans. Syst. Man Cybern. 9 (1979).
@@ -97,47 +104,66 @@ class ThresholdWatershed:
     blur: float = 0.06
     depth: float = 0.06
     min_size: float = 0.1
+    voxel: Voxel = CUBE
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
-        """Segments a frame, (H, W) of any number type: int32 labels 1..K, 0 background."""
+        """Segments a frame, (H, W) or (Z, H, W) of any number type: int32 labels 1..K, 0 background."""
         if np.ptp(frame) == 0:
             return np.zeros(frame.shape, np.int32)
-        cells = cut(self.foreground(frame), self.depth * self.diameter)
-        return _drop_small(cells, self.min_size * np.pi / 4 * self.diameter**2)
+        cells = cut(self.foreground(frame), self.depth * self.diameter, self.voxel)
+        area = np.pi / 4 * self.diameter**2
+        return _drop_small(cells, self.min_size * (area if frame.ndim == 2 else ball(area, self.voxel)))
 
     def foreground(self, frame: np.ndarray) -> np.ndarray:
-        """Thresholds a frame, (H, W) of any number type, and fills holes: bool (H, W)."""
+        """Thresholds a frame, (H, W) or (Z, H, W) of any number type, and fills holes: bool of the same shape."""
         bright = frame.astype(np.float64) * (-1 if self.dark else 1)
-        image = cv2.GaussianBlur(bright, (0, 0), self.blur * self.diameter)
+        image = blurred(bright, self.blur * self.diameter)
         if self.window:
             threshold = local_mean(image, self.window * self.diameter) + self.level * image.std()
         else:
             low = np.percentile(image, 1)
             threshold = low + self.level * (threshold_otsu(image) - low)
-        return binary_fill_holes(image > threshold)
+        return filled(image > threshold)
+
+
+def blurred(image: np.ndarray, sigma: float) -> np.ndarray:
+    """Smooths an image, or each plane of a volume, by a Gaussian."""
+    if image.ndim == 2:
+        return cv2.GaussianBlur(image, (0, 0), sigma)
+    return np.stack([blurred(plane, sigma) for plane in image])
+
+
+def filled(foreground: np.ndarray) -> np.ndarray:
+    """Fills the holes of a foreground, or of each plane of it."""
+    return binary_fill_holes(foreground) if foreground.ndim == 2 else np.stack([filled(plane) for plane in foreground])
 
 
 def local_mean(image: np.ndarray, side: float) -> np.ndarray:
-    """The mean of the square around each pixel, float64 (H, W); beyond the border the image is mirrored.
+    """The mean of the square around each pixel in its plane; beyond the border the image is mirrored.
 
     Args:
-        image: float64 (H, W).
+        image: float64 (H, W) or (Z, H, W).
         side: of the square, in pixels; the next odd number is taken, and no more than the image has.
     """
+    if image.ndim == 3:
+        return np.stack([local_mean(plane, side) for plane in image])
     odd = [2 * (min(math.ceil(side), length) // 2) + 1 for length in image.shape[::-1]]
     return cv2.blur(image, odd, borderType=cv2.BORDER_REFLECT)
 
 
-def cut(foreground: np.ndarray, depth: float) -> np.ndarray:
+def cut(foreground: np.ndarray, depth: float, voxel: Voxel = CUBE) -> np.ndarray:
     """Cuts a foreground between the maxima of the distance to the background, by a watershed.
 
     Args:
-        foreground: bool (H, W).
+        foreground: bool (H, W) or (Z, H, W).
         depth: a maximum that rises less above its surroundings is none, in pixels; counts in steps of 0.1.
+        voxel: its sides, in volumes.
 
     Returns:
-        (H, W) integer labels 1..K, 0 background.
+        Integer labels 1..K, 0 background.
     """
+    if foreground.ndim == 3:
+        return cut_by_distance(foreground.astype(np.int32), depth, DISTANCE_BLUR, voxel)
     distance = cv2.GaussianBlur(distance_transform_edt(foreground), (0, 0), DISTANCE_BLUR)
     # whole steps: h-maxima of float images are neither fast nor exact
     steps = np.rint(distance * STEPS).astype(np.uint16)
@@ -152,10 +178,10 @@ def log_image(image: np.ndarray) -> np.ndarray:
     deviation (the standard deviation where that is 0), for its noise.
 
     Args:
-        image: (H, W) floating image.
+        image: (H, W) or (Z, H, W) of floating numbers.
 
     Returns:
-        (H, W) float64, >= 0.
+        float64, >= 0.
     """
     spread = np.median(np.abs(image - np.median(image))) or image.std() or 1.0
     return np.log1p(np.maximum(image - np.percentile(image, 1), 0) / spread)

@@ -92,8 +92,8 @@ def test_eight_bit_frames_with_an_even_background() -> None:
 
 
 def test_wrong_arguments() -> None:
-    with pytest.raises(InputError, match=r"\(2, 32, 32\)"):
-        otsu(np.zeros((2, 32, 32)))
+    with pytest.raises(InputError, match=r"\(1, 2, 32, 32\)"):
+        otsu(np.zeros((1, 2, 32, 32)))
     with pytest.raises(InputError, match="components"):
         otsu(np.zeros((32, 32)), "voronoi")
 
