@@ -63,6 +63,7 @@ class ShownFrame:
             result=self.labels,
             truth=self.sequence.merged_truth(self.position),
             seen=self.seen,
+            step=self.sequence.voxel[0] / self.sequence.voxel[2],
         )
 
 
