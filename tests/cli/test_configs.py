@@ -132,7 +132,10 @@ def stand_in(data: dict[str, Any], folder: Path) -> Path:
         pattern, _, limits = selector.removesuffix("]").partition("[") if ":" in selector else (selector, "", "")
         videos = max(n for n in range(videos, 21) if n == videos or fnmatchcase(f"{n:02d}", pattern))
         frames = max(frames, *(int(limit) + 4 for limit in limits.split(":") if limit), 0)
-    return simulate(folder / data["root"], sequences=videos, frames=frames, size=(32, 32), cells=2)
+    deep = {"depth": 4, "voxel": data["voxel"]} if "voxel" in data else {}
+    return simulate(
+        folder / data["root"], sequences=videos, frames=frames, size=(32, 32), cells=None if deep else 2, **deep
+    )
 
 
 def stills(root: Path, selectors: list[str]) -> Path:

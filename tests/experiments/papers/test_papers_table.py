@@ -111,6 +111,7 @@ def test_every_shipped_table_is_sound() -> None:
     assert names() == [
         "adversarial-few-shot",
         "brightfield",
+        "gruunet-challenge",
         "gruunet-insights",
         "gruunet-loss",
         "rshn-ablation",
