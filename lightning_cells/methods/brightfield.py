@@ -61,7 +61,14 @@ class BrightField(FrameMethod):
         self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
 
     def check(self, data: SequenceDataModule, stage: str) -> None:
-        """Refuses data without semantic classes to learn from, and data with a class that the network lacks."""
+        """Refuses data without semantic classes to learn from, with a class that the network lacks, or of volumes."""
+        measured = {"fit": "val", "validate": "val", "test": "test"}.get(stage)
+        for sequence in data.sequences[measured] if measured else ():
+            if len(sequence.size) > 2:
+                raise InputError(
+                    f"data.{measured}: {sequence.name} is a video of volumes, and Dice's coefficients are those of "
+                    "images: train without it (data.val=[]), and measure by track and evaluate"
+                )
         if self.clip_target is not None:
             return
         train = data.sequences["train"]
