@@ -86,10 +86,11 @@ def test_a_tuned_pipeline_beats_what_it_began_with(videos: list[Sequence]) -> No
     pipeline = tune(videos[:1])
     assert pipeline.voxel == (5.0, 1.0, 1.0)
     assert 14 < pipeline.diameter < 24
-    tuned = measure(partial(tracked, pipeline), videos[1:])
-    plain = measure(partial(tracked, partial(otsu, split="watershed", voxel=(5.0, 1.0, 1.0))), videos[1:])
-    assert tuned["SEG"] > plain["SEG"] > 0.4
-    assert tuned["TRA"] > 0.9
+    plain = partial(otsu, split="watershed", voxel=(5.0, 1.0, 1.0))
+    for video in videos:  # the second is held out
+        tuned, untuned = (measure(partial(tracked, one), [video]) for one in (pipeline, plain))
+        assert tuned["SEG"] > untuned["SEG"] + 0.1
+        assert tuned["TRA"] >= untuned["TRA"]
     assert tracked_at_size(pipeline, videos[1]).labels.shape == (4, 8, 64, 64)
 
 
