@@ -23,6 +23,7 @@ from mlflow.entities import Param
 from lightning_cells.callbacks.pruning import Pruning
 from lightning_cells.cli.resolving import Resolver
 from lightning_cells.cli.training import TrainingCLI, run
+from lightning_cells.data.voxels import CUBE
 from lightning_cells.errors import InputError, first_line
 from lightning_cells.experiments.baselines import pixel_forest, tracked, tracked_at_size, tune
 from lightning_cells.experiments.processes import Message, ParentLink
@@ -148,6 +149,8 @@ def _classical(task: Message) -> Message:
         pipeline = pixel_forest(training, seed) if task["classical"] == "forest" else tune(training)
         minutes = (time.process_time() - began) / 60
         settings = asdict(pipeline) if isinstance(pipeline, ThresholdWatershed) else {"classifier": "random forest"}
+        if settings.get("voxel") == CUBE:
+            del settings["voxel"]  # images have none
         client.log_batch(run_id, params=[Param(key, str(value)) for key, value in settings.items()])
         measures = {}
         for name, words in task["tests"].items():
