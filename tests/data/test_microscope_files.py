@@ -33,8 +33,8 @@ class StandIn:
         self.dims = {**dict(zip("TCZYX", self.pixels.shape, strict=True)), **self.extra}
         self.dtype = self.pixels.dtype
 
-    def get_image_dask_data(self, axes: str, T: int, C: int, Z: int):
-        assert axes == "YX"
+    def get_image_dask_data(self, axes: str, T: int, C: int, Z: int | slice = slice(None)):
+        assert axes == ("YX" if isinstance(Z, int) else "ZYX")
         if T == 4 and self.pixels is not BOTH:
             raise OSError("the file ends")
         return types.SimpleNamespace(compute=lambda scheduler: self.pixels[T, C, Z])
@@ -78,7 +78,6 @@ def test_what_is_no_grey_video(image: Path, monkeypatch: pytest.MonkeyPatch) -> 
     complaint(lambda: frames(path), path, "2 scenes (A1, A2)")
     monkeypatch.setattr(StandIn, "scenes", ("A1",))
     for pixels, words in (
-        (BOTH.transpose(1, 2, 0, 3, 4), "5 planes in depth"),
         (BOTH[:, :1].astype(np.float32), "float32 pixels"),
         (BOTH[:, :1].copy(), "the file ends"),
     ):
@@ -125,3 +124,14 @@ def test_rubbish(ending: str, tmp_path: Path, capfd: pytest.CaptureFixture[str])
     (tmp_path / f"a.{ending}").write_bytes(100 * b"rubbish")
     complaint(lambda: frames(tmp_path / f"a.{ending}"), f"a.{ending}")
     assert not capfd.readouterr().err
+
+
+def test_volumes(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    volumes = BOTH.transpose(1, 2, 0, 3, 4)[:, :, :4]  # one point in time of four planes
+    monkeypatch.setattr(StandIn, "pixels", volumes)
+    with open_frames(image / "a.nd2") as video:
+        assert (len(video), video.size, video.voxel) == (len(volumes), volumes.shape[2:], None)
+        np.testing.assert_array_equal(video.read(0), volumes[0, 0])
+    monkeypatch.setattr(StandIn, "physical_pixel_sizes", types.SimpleNamespace(Z=2.0, Y=0.5, X=0.5), raising=False)
+    with open_frames(image / "a.nd2") as video:
+        assert video.voxel == (2.0, 0.5, 0.5)
