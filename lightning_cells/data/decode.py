@@ -119,10 +119,10 @@ class _Reader:
     def frame(self, number: int) -> np.ndarray:
         """Pixels as on disk; all of one size."""
         path = self.files.frames[number]
-        if self.size is None and path.suffix.lower() != ".png":
+        frame = read_frame(path, self.size)
+        if self.size is None and frame.ndim > 2:
             with open_tiff(path, alone=True) as planes:
                 self.voxel = planes.voxel
-        frame = read_frame(path, self.size)
         self.size = frame.shape
         return frame
 
