@@ -203,3 +203,14 @@ def test_two_processes_train_on_the_clips_of_one_and_go_on_where_they_stopped(si
     for step in (3, 4, 6):
         rest = fit(f"rest{step}", 2, 2, tmp_path / "two" / f"step={step}.ckpt")
         assert rest == [first[2 * step :], second[2 * step :]]
+
+
+def test_what_a_killed_prediction_left_is_removed(simulated: Path, tmp_path: Path) -> None:
+    left = tmp_path / ".01_RES.predicting"
+    left.mkdir()
+    (left / "mask000.tif").write_bytes(b"half")
+    data = SequenceDataModule(str(simulated), predict=["01"], chunk=4)
+    folders = ResultFolders(str(tmp_path))
+    trainer(callbacks=[folders]).predict(Late(lag=0), datamodule=data, return_predictions=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["01_RES"]
+    assert len(list((tmp_path / "01_RES").glob("mask*.tif"))) == 12
