@@ -79,10 +79,11 @@ class ResultFolders(Callback):
     @contextmanager
     def _writing(self, target: Path, digits: int) -> Iterator[ResultWriter]:
         """A writer by whose hidden folder the next process knows what a killed one left, and removes it."""
-        writer = ResultWriter(target, digits, target.with_name(f".{target.name}.predicting"))
+        hidden = target.with_name(f".{target.name}.predicting")
+        writer = ResultWriter(target, digits, hidden)
         target.parent.mkdir(parents=True, exist_ok=True)
         with exclusive(target.with_name(f".{target.name}.lock")):
-            shutil.rmtree(target.with_name(f".{target.name}.predicting"), ignore_errors=True)
+            shutil.rmtree(hidden, ignore_errors=True)
             with writer:
                 yield writer
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from lightning_cells.data.tracks import Lineage, Track, clip_lineage
 from lightning_cells.data.voxels import CUBE, Order, Voxel
 from lightning_cells.errors import InputError
 from lightning_cells.paths import cache_dir, cache_limit
+
+Indexed = TypeVar("Indexed", np.ndarray, list)
 
 _NO_ENTRIES = ("digests", "embeddings")  # in the folder of the cache
 
@@ -290,13 +292,23 @@ def typical_diameter(videos: Iterable[Sequence], most: int = 20) -> float | None
     Returns:
         None without any segmented cell.
     """
-    areas = [np.empty(0, np.int64)]
-    for video in (plane for one in videos for plane in one.planes()):
-        if video.labels is not None:
-            annotated = np.flatnonzero(video.annotated)
-            areas += [cell_areas(video.labels[index]) for index in annotated[:: max(1, -(-len(annotated) // most))]]
-    counts = np.concatenate(areas)
+    parts = (plane for one in videos for plane in one.planes() if plane.labels is not None)
+    return median_diameter(
+        part.labels[index]  # type: ignore[index]
+        for part in parts
+        for index in spread(np.flatnonzero(part.annotated), most)
+    )
+
+
+def median_diameter(labels: Iterable[np.ndarray]) -> float | None:
+    """The median diameter of the cells of some images, (H, W) integers each; None without any."""
+    counts = np.concatenate([np.empty(0, np.int64), *map(cell_areas, labels)])
     return diameter_of(float(np.median(counts))) if len(counts) else None
+
+
+def spread(items: Indexed, most: int) -> Indexed:
+    """At most so many of some things, evenly spread."""
+    return items[:: max(1, -(-len(items) // most))]
 
 
 def cell_areas(labels: np.ndarray) -> np.ndarray:

@@ -1,13 +1,10 @@
 """How large the segmented cells of a data set are, before any of its videos is opened."""
 
-from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from lightning_cells.data.ctc import Truth, find_sequence, sequence_names
 from lightning_cells.data.image_files import STILLS, read_mask
-from lightning_cells.data.sequence import cell_areas, diameter_of
+from lightning_cells.data.sequence import median_diameter, spread
 
 _MOST = 20  # masks of a video that are read
 
@@ -31,14 +28,5 @@ def diameter_on_disk(root: Path, layout: str, truth: Truth = "gold") -> float | 
         videos = [sorted(path for path in folder.glob("*") if path.suffix.lower() in STILLS)]
     else:
         videos = [list(find_sequence(root, name, truth).seg.values()) for name in sequence_names(root)]
-    areas = [np.empty(0, np.int64)]
-    for masks in videos:
-        for path in _spread(masks):
-            mask = read_mask(path)
-            areas += [cell_areas(plane) for plane in mask.reshape(-1, *mask.shape[-2:])]
-    counts = np.concatenate(areas)
-    return diameter_of(float(np.median(counts))) if len(counts) else None
-
-
-def _spread(masks: Sequence[Path]) -> Sequence[Path]:
-    return masks[:: max(1, -(-len(masks) // _MOST))]
+    masks = (read_mask(path) for paths in videos for path in spread(paths, _MOST))
+    return median_diameter(plane for mask in masks for plane in mask.reshape(-1, *mask.shape[-2:]))
