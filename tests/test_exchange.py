@@ -122,17 +122,23 @@ def test_the_verb(result: Result, tmp_path: Path, capfd: pytest.CaptureFixture[s
     assert len(pd.read_csv(tmp_path / "01_RES.csv")) == 7
 
 
-def test_view_shows_three_layers(result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = {}
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> dict:
+    """What a viewer in napari's place is given, by the name of the call: data and options."""
+    given = {}
 
     class Viewer:
         def __init__(self, title: str) -> None:
             pass
 
         def __getattr__(self, name: str):
-            return lambda data, **options: shown.update({name: (data, options)})
+            return lambda data, **options: given.update({name: (data, options)})
 
     monkeypatch.setitem(sys.modules, "napari", SimpleNamespace(Viewer=Viewer, run=lambda: None))
+    return given
+
+
+def test_view_shows_three_layers(result: Result, tmp_path: Path, shown: dict) -> None:
     result.save(tmp_path / "01_RES")
     tifffile.imwrite(tmp_path / "frames.tif", result.frames, photometric="minisblack")
     assert main(["view", str(tmp_path / "01_RES"), str(tmp_path / "frames.tif")]) == 0
@@ -242,17 +248,7 @@ def test_images_have_no_voxels(result: Result, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_view_shows_volumes_to_scale(deep: Result, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = {}
-
-    class Viewer:
-        def __init__(self, title: str) -> None:
-            pass
-
-        def __getattr__(self, name: str):
-            return lambda data, **options: shown.update({name: (data, options)})
-
-    monkeypatch.setitem(sys.modules, "napari", SimpleNamespace(Viewer=Viewer, run=lambda: None))
+def test_view_shows_volumes_to_scale(deep: Result, shown: dict) -> None:
     view(deep, (5, 1, 1))
     assert shown["add_tracks"][0].shape == (3, 5)
     for _, options in shown.values():
