@@ -27,7 +27,7 @@ def load(
     min_size: float | None = None,
     decoder: Mapping[str, Any] | None = None,
     flips: bool = False,
-    sequence: Order = "time",
+    sequence: Order | None = None,
     allow: str | None = None,
 ) -> Tracker:
     """Loads a trained model.
@@ -44,7 +44,7 @@ def load(
         min_size: share of a typical cell's area below which pieces are dropped.
         decoder: other settings of the decoder, by their names.
         flips: whether probabilities are averaged over mirrored frames, too.
-        sequence: what a recurrent network goes through in volumes, ``time`` or ``z``.
+        sequence: what a recurrent network goes through in volumes, ``time`` or ``z``; as in its training by default.
         allow: packages whose classes the model may name, such as ``my_lab``, with commas between; they are imported.
 
     Raises:

@@ -76,7 +76,7 @@ class Tracker:
         flips: whether frames are seen mirrored, too, and probabilities averaged: somewhat better outlines in four times
             the time.
         sequence: what a recurrent network goes through in volumes: each plane over ``time``, or each volume from plane
-            to plane, ``z``.
+            to plane, ``z``. None takes what it went through in its training.
 
     Raises:
         InputError: for a checkpoint or an option that cannot be used.
@@ -98,7 +98,7 @@ class Tracker:
         min_size: float | None = None,
         decoder: Mapping[str, Any] | None = None,
         flips: bool = False,
-        sequence: Order = "time",
+        sequence: Order | None = None,
     ) -> None:
         if chunk < 1:
             raise InputError(f"--chunk {chunk}: must be at least 1")
@@ -117,7 +117,8 @@ class Tracker:
             raise InputError(f"--diameter: {checkpoint} does not remember the size of its cells: give --scale instead")
         self._diameter = "training" if scale is not None else diameter
         self._flips = flips
-        self._sequence: Order = sequence
+        if sequence is not None:
+            self.preprocessing = self.preprocessing._replace(sequence=sequence)
         decode_by(self.method, decoder or {})
         if min_size is not None:
             if self.preprocessing.diameter is None:
@@ -242,7 +243,7 @@ class Tracker:
         """Yields the track labels of all frames: first those whose cells were kept, then others as they are found."""
         done, chunk = 0, self._chunk
         if len(frames.size) > 2:  # a volume is large, and its planes are enough to go through a network at once
-            chunk = self.method.first_chunk if self._sequence == "time" else 1
+            chunk = self.method.first_chunk if preprocessing.sequence == "time" else 1
             check_room("frames", frames.size, _BYTES + chunk * _BYTES_OF_EACH)
         if spool is not None:
             done = min(spool.done * chunk, len(frames))
@@ -284,7 +285,7 @@ class Tracker:
         """A fresh video for these frames."""
         *depth, height, width = frames.size
         if depth:
-            video = method.open_volumes((depth[0], height, width), frames.numbers[0], voxel, self._sequence)
+            video = method.open_volumes((depth[0], height, width), frames.numbers[0], voxel, self.preprocessing.sequence)
         else:
             video = method.open_video((height, width), frames.numbers[0])
         if self._flips:
@@ -297,7 +298,7 @@ class Tracker:
         """All that found cells depend on."""
         versions = [__version__, torch.__version__, np.__version__]
         source = [stamp(frames.files), frames.size, frames.numbers[0], *taken]
-        settings = [self._device.type, self._chunk, self._flips, self._sequence]
+        settings = [self._device.type, self._chunk, self._flips]
         return json.dumps([versions, self.digest, source, preprocessing, decoder, *settings])
 
 

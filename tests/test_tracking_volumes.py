@@ -111,6 +111,24 @@ def test_in_memory_as_in_files(sequence: str, volumes: Path, checkpoint: Path, t
     assert other.labels.shape == (1, *pixels.shape[1:])
 
 
+@pytest.mark.slow
+def test_goes_through_volumes_as_in_the_training(volumes: Path, checkpoint: Path, tmp_path: Path) -> None:
+    words = ["fit", "--init", checkpoint, "--data.root", volumes, "--data.train", "['01']", "--data.sequence", "z"]
+    words += ["--data.batches_per_epoch", 1, "--data.augmentation.crop", 32, "--output_dir", tmp_path / "home"]
+    words += ["--trainer.accelerator", "cpu", "--trainer.max_epochs", 1, "--trainer.enable_progress_bar", "false"]
+    assert main([*map(str, words)]) == 0
+    (trained,) = tmp_path.glob("home/checkpoints/*/last.ckpt")
+    options = ["--diameter", "training"]
+    assert track(volumes / "02", trained, tmp_path / "mine", *options) == 0
+    for sequence in ("time", "z"):
+        assert track(volumes / "02", trained, tmp_path / sequence, "--sequence", sequence, *options) == 0
+    assert contents(tmp_path / "mine") == contents(tmp_path / "z") != contents(tmp_path / "time")
+    words = ["predict", "--ckpt_path", trained, "--data.root", volumes, "--data.predict", "['02']", "--data.chunk", 5]
+    words += ["--trainer.accelerator", "cpu", "--results.folder", tmp_path]
+    assert main([str(word) for word in words]) == 0
+    assert contents(tmp_path / "mine") == contents(tmp_path / "02_RES")
+
+
 def test_table_of_cells(volumes: Path, tmp_path: Path) -> None:
     labels = np.zeros((2, 4, 20, 20), np.int32)
     labels[0, 1:3, 4:7, 6:10] = 5

@@ -62,9 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sequence",
         choices=("time", "z"),
-        default="time",
         help="what a recurrent network goes through in volumes: each plane over time, or each volume from plane to "
-        "plane (default: %(default)s)",
+        "plane; default: as in training",
     )
     trained = parser.add_mutually_exclusive_group()
     trained.add_argument("--checkpoint", type=Path, metavar="F", help="best.ckpt or last.ckpt of a run")

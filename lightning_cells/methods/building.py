@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.modules import module as torch_module
 
 from lightning_cells.data.intensity import Normalisation, prepare
+from lightning_cells.data.voxels import Order
 from lightning_cells.methods.base import CellMethod
 from lightning_cells.methods.loading import SETTINGS, misfitting, read_checkpoint, settings_of, weights_of
 
@@ -25,12 +26,14 @@ class Preprocessing(NamedTuple):
         scale: of both sides.
         diameter: of the training's typical cell after that, in pixels; None where a checkpoint does not remember it.
         smoothing: standard deviation of a Gaussian in pixels, between the two.
+        sequence: what a recurrent network goes through in volumes.
     """
 
     normalisation: Normalisation
     scale: float
     diameter: float | None = None
     smoothing: float = 0.0
+    sequence: Order = "time"
 
     @property
     def cell_area(self) -> float | None:

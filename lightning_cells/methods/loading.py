@@ -7,20 +7,21 @@ to be large.
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_cells.data.intensity import prepare
+from lightning_cells.data.voxels import Order
 from lightning_cells.errors import InputError, one_line
 from lightning_cells.methods.short_options import complete_model
 from lightning_cells.trust import check_names, is_path
 
 SETTINGS = "lightning_cells"
-PREPARATION = ("normalisation", "scale", "smoothing")
-"""What is remembered of the data module: how frames are prepared."""
+PREPARATION = ("normalisation", "scale", "smoothing", "sequence")
+"""What is remembered of the data module: how frames are prepared, and what is gone through in volumes."""
 _LARGEST_PICKLE = 10_000_000  # bytes of all that is no tensor; Python's objects take up to a hundred times as much
 
 
@@ -91,17 +92,20 @@ def settings_of(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _preparation(data: Any, path: Path) -> dict[str, Any]:
-    """How frames are prepared, and nothing else: folders and lists of videos are the user's."""
+    """How frames are prepared and volumes gone through, and nothing else: folders and videos are the user's."""
     try:
         known = {"normalisation": data["normalisation"], "scale": float(data["scale"])}
         if "smoothing" in data:  # those of earlier versions have none
             known["smoothing"] = float(data["smoothing"])
         prepare(np.zeros((1, 1), np.uint8), **known)
-    except (KeyError, TypeError, ValueError, OverflowError):
+        order = data.get("sequence", "time")
+        if order not in get_args(Order):
+            raise ValueError
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise InputError(
             f"{path} does not remember how frames were prepared: take one that lightning-cells fit wrote"
         ) from None
-    return known
+    return {**known, "sequence": order}
 
 
 def weights_of(checkpoint: dict[str, Any], path: Path) -> dict[str, Tensor]:

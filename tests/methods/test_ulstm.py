@@ -319,7 +319,7 @@ def test_an_empty_chunk_gives_nothing(simulated):
 
 def test_a_checkpoint_remembers_its_method_and_preprocessing(checkpoint, simulated):
     settings = checkpoint_settings(checkpoint)
-    assert settings["data"] == {"normalisation": "zscore", "scale": 1.0, "smoothing": 0.0}
+    assert settings["data"] == {"normalisation": "zscore", "scale": 1.0, "smoothing": 0.0, "sequence": "time"}
     assert settings["model"]["class_path"] == "lightning_cells.methods.ulstm.ULSTM"
     remembered = settings["model"]["init_args"]
     assert remembered["channels"] == [4, 8]
