@@ -214,8 +214,7 @@ def _ome_zarr(result: Result, out: Path, space: _Space) -> None:
 
     root = zarr.open_group(str(out), mode="w", zarr_format=2)
     if result.frames is not None:
-        with open_frames(result.frames, result.pattern, result.channel, result.axes) as frames:
-            write(root, np.stack([frames.read(index) for index in range(len(frames))]), "frames")
+        write(root, np.stack(result.images()), "frames")
     labels = root.create_group("labels")
     labels.attrs["labels"] = ["cells"]
     cells = labels.create_group("cells")
@@ -250,8 +249,7 @@ def view(result: Result, voxel: tuple[float, ...] | None = None) -> None:
     napari = _package("napari", "napari")
     viewer = napari.Viewer(title="lightning_cells")
     if result.frames is not None:
-        with open_frames(result.frames, result.pattern, result.channel, result.axes) as frames:
-            viewer.add_image(np.stack([frames.read(index) for index in range(len(frames))]), name="frames", scale=scale)
+        viewer.add_image(np.stack(result.images()), name="frames", scale=scale)
     viewer.add_labels(result.labels, name="cells", scale=scale)
     data, graph = napari_tracks(result)
     if len(data):

@@ -80,6 +80,23 @@ class Result:
         size = " x ".join(map(str, self.labels.shape[1:]))
         return f"Result({len(self)} frames of {size}, {len(self.lineage)} tracks)"
 
+    def images(self) -> list:
+        """Reads the frames, (H, W) or (Z, H, W) arrays; None for each where they are not at hand.
+
+        Raises:
+            InputError: if they cannot be read, or are not those that were tracked.
+        """
+        if self.frames is None:
+            return [None] * len(self)
+        with open_frames(self.frames, self.pattern, self.channel, self.axes) as frames:
+            if (len(frames), *frames.size) != self.labels.shape:
+                there = f"{len(frames)} of {' x '.join(map(str, frames.size))}"
+                raise InputError(
+                    f"frames: are {there}, which {self} is not of: give the video that was tracked, and --axes if it "
+                    "needs them"
+                )
+            return [frames.read(index) for index in range(len(frames))]
+
     @cached_property
     def tracks(self) -> pd.DataFrame:
         """A row for each track: ``track``, ``first`` and ``last`` frame, ``parent`` (0 for none)."""
@@ -92,7 +109,7 @@ class Result:
         Of volumes ``z`` stands before ``y``. Centres are in pixels from the first pixel's centre, areas in pixels, or
         voxels; the intensity, of the frame as it is on disk, is NaN where the frames are not at hand.
         """
-        tables = [_measured(labels, frame) for labels, frame in zip(self.labels, self._images(), strict=True)]
+        tables = [_measured(labels, frame) for labels, frame in zip(self.labels, self.images(), strict=True)]
         numbered = [table.assign(frame=self.first_frame + index) for index, table in enumerate(tables)]
         axes = _AXES[1 - self.labels.ndim :]
         return pd.concat(numbered, ignore_index=True)[["frame", "track", *axes, "area", "mean_intensity"]]
@@ -103,7 +120,7 @@ class Result:
         Args:
             shown: most frames to show.
         """
-        frames = [np.zeros(self.labels.shape[1:], np.uint8) if image is None else image for image in self._images()]
+        frames = [np.zeros(self.labels.shape[1:], np.uint8) if image is None else image for image in self.images()]
         numbers = range(self.first_frame, self.first_frame + len(self))
         return track_picture(frames, list(self.labels), numbers, self.lineage, shown)
 
@@ -122,15 +139,6 @@ class Result:
                 writer.write(number, labels)
             writer.finish(self.lineage)
         return Path(folder)
-
-    def _images(self) -> list[np.ndarray | None]:
-        if self.frames is None:
-            return [None] * len(self)
-        with open_frames(self.frames, self.pattern, self.channel, self.axes) as frames:
-            if (len(frames), *frames.size) != self.labels.shape:
-                there = f"{len(frames)} of {' x '.join(map(str, frames.size))}"
-                raise InputError(f"frames: are {there}, which {self} is not of: give the video that was tracked")
-            return [frames.read(index) for index in range(len(frames))]
 
 
 def _measured(labels: np.ndarray, image: np.ndarray | None) -> pd.DataFrame:

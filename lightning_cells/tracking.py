@@ -285,7 +285,9 @@ class Tracker:
         """A fresh video for these frames."""
         *depth, height, width = frames.size
         if depth:
-            video = method.open_volumes((depth[0], height, width), frames.numbers[0], voxel, self.preprocessing.sequence)
+            video = method.open_volumes(
+                (depth[0], height, width), frames.numbers[0], voxel, self.preprocessing.sequence
+            )
         else:
             video = method.open_video((height, width), frames.numbers[0])
         if self._flips:

@@ -242,6 +242,35 @@ def test_the_voxel_of_the_frames_is_taken(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "c/scale.json").read_text()) == [1, 1, 1, 1]
 
 
+def test_frames_are_read_as_the_user_says(deep: Result, tmp_path: Path, shown: dict, capfd) -> None:
+    deep.save(tmp_path / "01_RES")
+    frames = np.arange(deep.labels.size, dtype=np.uint16).reshape(deep.labels.shape)
+    tifffile.imwrite(tmp_path / "a.tif", frames, photometric="minisblack")
+    of, to = str(tmp_path / "01_RES"), ["--to", "csv", "--frames", str(tmp_path / "a.tif")]
+    assert main(["export", of, *to]) == 2
+    assert "--axes" in capfd.readouterr().err
+    assert main(["export", of, *to, "--axes", "TZYX"]) == 0
+    means = pd.read_csv(tmp_path / "01_RES.csv")["mean_intensity"]
+    assert sorted(means) == sorted(
+        frames[at][deep.labels[at] == track].mean() for at, track in ((0, 1), (1, 1), (1, 2))
+    )
+    assert main(["view", of, str(tmp_path / "a.tif"), "--axes", "TZYX"]) == 0
+    np.testing.assert_array_equal(shown["add_image"][0], frames)
+    for words in (["export", of, "--to", "csv"], ["view", of]):
+        assert main([*words, "--channel", "1"]) == 2
+        assert "--channel 1: says how frames are read: give FRAMES, too" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("to", ["csv", "ome-zarr"])
+def test_frames_of_another_result_are_told(to: str, deep: Result, tmp_path: Path, capfd) -> None:
+    pytest.importorskip("zarr")
+    deep.save(tmp_path / "01_RES")
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 6, 8), np.uint8), photometric="minisblack", metadata=None)
+    assert main(["export", str(tmp_path / "01_RES"), "--to", to, "--frames", str(tmp_path / "a.tif")]) == 2
+    assert "are 4 of 6 x 8, which Result(2 frames of 4 x 6 x 8" in capfd.readouterr().err
+    assert not list(tmp_path.glob("01_RES.*"))
+
+
 def test_images_have_no_voxels(result: Result, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--voxel: is for volumes"):
         export(result, "csv", tmp_path / "cells.csv", (5, 1, 1))

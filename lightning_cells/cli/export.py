@@ -13,6 +13,8 @@ lightning-cells export outputs/checkpoints/RUN/best.ckpt --to onnx
 import argparse
 from pathlib import Path
 
+from lightning_cells.cli.frame_options import add_frame_options, how_read
+
 _FORMATS = ("csv", "geff", "trackmate", "napari", "ome-zarr", "onnx")
 
 
@@ -24,13 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=_FORMATS, required=True, help="format")
     parser.add_argument("--frames", type=Path, metavar="FRAMES", help="the video that was tracked, for intensities")
     parser.add_argument("--out", type=Path, metavar="PATH", help="file or folder to write (default: beside RES)")
-    parser.add_argument(
-        "--voxel",
-        type=float,
-        nargs=3,
-        metavar=("Z", "Y", "X"),
-        help="sides of a voxel of volumes in micrometres (default: what the frames say)",
-    )
+    add_frame_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -43,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
 
     ending = FORMATS[args.to][1]
     out = args.out or args.result.with_name(f"{args.result.resolve().name}{ending}")
-    print(export(Result.read(args.result, args.frames), args.to, out, args.voxel))
+    print(export(Result.read(args.result, args.frames, **how_read(args)), args.to, out, args.voxel))
 
 
 def _network(args: argparse.Namespace) -> Path:
@@ -51,9 +47,8 @@ def _network(args: argparse.Namespace) -> Path:
     from lightning_cells.methods.building import load_method
     from lightning_cells.methods.onnx_file import write_onnx
 
-    if args.frames is not None:
-        raise InputError("--frames: is for results, not for a network: leave it out")
-    if args.voxel is not None:
-        raise InputError("--voxel: is for results, not for a network: leave it out")
+    for name in ("frames", "pattern", "channel", "axes", "voxel"):
+        if getattr(args, name) is not None:
+            raise InputError(f"--{name}: is for results, not for a network: leave it out")
     out = args.out or args.result.with_suffix(".onnx")
     return write_onnx(*load_method(args.result), out)

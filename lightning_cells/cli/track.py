@@ -23,6 +23,7 @@ lightning-cells track volumes --voxel 5 1 1 --decoder.volumes.cells watershed --
 import argparse
 from pathlib import Path
 
+from lightning_cells.cli.frame_options import add_frame_options, how_read
 from lightning_cells.cli.parsing import dotted, explain
 from lightning_cells.errors import InputError
 from lightning_cells.trust import ALLOW_HELP, allow
@@ -37,28 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "frames", metavar="FRAMES", type=Path, nargs="+", help="folder of TIFFs, or a multi-page TIFF; or many of them"
     )
-    parser.add_argument(
-        "--pattern",
-        metavar="NAME",
-        help="which files of the folder are frames: their name with {t} in place of the number or time, and * for "
-        "anything, such as 'img_{t}_c0.tif'; default: all, if their names differ in one number alone",
-    )
-    parser.add_argument(
-        "--channel", type=int, metavar="N", help="which of several channels or colours of FRAMES to track, from 0"
-    )
-    parser.add_argument(
-        "--axes",
-        metavar="AXES",
-        help="what the images of FRAMES are, whatever the metadata say: TYX points in time, ZYX the planes of a "
-        "volume, TZYX volumes at points in time",
-    )
-    parser.add_argument(
-        "--voxel",
-        type=float,
-        nargs=3,
-        metavar=("Z", "Y", "X"),
-        help="sides of a voxel of volumes, of which only the ratios count; default: what the files say, else 1 1 1",
-    )
+    add_frame_options(parser)
     parser.add_argument(
         "--sequence",
         choices=("time", "z"),
@@ -161,8 +141,7 @@ def run(args: argparse.Namespace) -> int:
         )
 
     def track(source: Path, out: Path) -> tuple[int, int]:
-        taken = {"pattern": args.pattern, "channel": args.channel, "axes": args.axes, "voxel": args.voxel}
-        return tracker.track_to(source, out, args.preview, **taken)
+        return tracker.track_to(source, out, args.preview, **how_read(args), voxel=args.voxel)
 
     if len(args.frames) > 1 or args.share is not None:
         options = {name: value for name, value in vars(args).items() if name not in _WHERE}

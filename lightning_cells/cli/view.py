@@ -8,18 +8,14 @@ lightning-cells view my_RES my_frames
 import argparse
 from pathlib import Path
 
+from lightning_cells.cli.frame_options import add_frame_options, how_read
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
     parser.add_argument("result", metavar="RES", type=Path, help="folder with maskNNN.tif and res_track.txt")
     parser.add_argument("frames", metavar="FRAMES", type=Path, nargs="?", help="the video that was tracked")
-    parser.add_argument(
-        "--voxel",
-        type=float,
-        nargs=3,
-        metavar=("Z", "Y", "X"),
-        help="sides of a voxel of volumes in micrometres (default: what the frames say)",
-    )
+    add_frame_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -27,4 +23,4 @@ def run(args: argparse.Namespace) -> None:
     from lightning_cells.exchange import view
     from lightning_cells.result import Result
 
-    view(Result.read(args.result, args.frames), args.voxel)
+    view(Result.read(args.result, args.frames, **how_read(args)), args.voxel)

@@ -107,7 +107,12 @@ def test_a_training_starts_from_it(
     before, after = parameters(models / "nuclei.ckpt"), parameters(checkpoint)
     assert all(torch.allclose(value, after[name], atol=1e-9) for name, value in before.items())
     saved = torch.load(checkpoint, weights_only=True)
-    assert saved[SETTINGS]["data"] == {"normalisation": "percentile", "scale": 0.5, "smoothing": 0.0, "sequence": "time"}
+    assert saved[SETTINGS]["data"] == {
+        "normalisation": "percentile",
+        "scale": 0.5,
+        "smoothing": 0.0,
+        "sequence": "time",
+    }
     assert saved["global_step"] == 2  # it begins at its first step
     client = MlflowClient(f"sqlite:///{store}")
     (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
