@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
-from torchmetrics import Metric
 
 from lightning_cells.metrics.matching import Match, Regions
 
@@ -48,35 +45,3 @@ def count_detections(truth: Regions, result: Regions, found: Match, complete: bo
         judged = int((2 * inside >= result.areas).sum())
     tp = int((found.iou > 0.5).sum())
     return DetectionCounts(tp, judged - tp, len(truth.labels) - tp)
-
-
-class DetectionMeasures(Metric):
-    """Pools the counts of videos, over batches and processes."""
-
-    full_state_update = False
-    is_differentiable = False
-    tp: Tensor
-    fp: Tensor
-    fn: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name in ("tp", "fp", "fn"):
-            self.add_state(name, default=torch.tensor(0, dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, detections: DetectionCounts) -> None:
-        """Adds the counts of one video or frame."""
-        self.tp += detections.tp
-        self.fp += detections.fp
-        self.fn += detections.fn
-
-    def compute(self) -> dict[str, Tensor]:
-        """Returns precision ``P``, recall ``R`` and their harmonic mean ``F``, float32 scalars from 0 to 1.
-
-        Precision is nan without a result cell, recall without a truth cell, ``F`` without either.
-        """
-        return {
-            "P": self.tp / (self.tp + self.fp),
-            "R": self.tp / (self.tp + self.fn),
-            "F": 2 * self.tp / (2 * self.tp + self.fp + self.fn),
-        }

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 
+import torch
+from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from lightning_cells.metrics.ctc_measures import CTCMeasures
-from lightning_cells.metrics.detection import DetectionMeasures
+from lightning_cells.metrics.detection import DetectionCounts
 
 MEASURES: Mapping[str, str] = {
     "SEG": "mean Jaccard index of the true cells",
@@ -30,6 +32,40 @@ OPERATIONS: Mapping[str, str] = {
 """What must be done to make the truth of a result: counts behind DET, TRA and LNK."""
 FIRST = ("SEG", "DET", "TRA")
 """The measures that are shown where there is room for a few."""
+
+
+class DetectionMeasures(Metric):
+    """Pools the counts of found cells, over batches and processes."""
+
+    full_state_update = False
+    is_differentiable = False
+    tp: Tensor
+    fp: Tensor
+    fn: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("tp", "fp", "fn"):
+            self.add_state(name, default=torch.tensor(0, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, detections: DetectionCounts) -> None:
+        """Adds the counts of one video or frame."""
+        self.tp += detections.tp
+        self.fp += detections.fp
+        self.fn += detections.fn
+
+    def compute(self) -> dict[str, Tensor]:
+        """Returns precision ``P``, recall ``R`` and their harmonic mean ``F``, float32 scalars from 0 to 1.
+
+        Precision is nan without a result cell, recall without a truth cell, ``F`` without either.
+        """
+        return {
+            "P": self.tp / (self.tp + self.fp),
+            "R": self.tp / (self.tp + self.fn),
+            "F": 2 * self.tp / (2 * self.tp + self.fp + self.fn),
+        }
+
+
 _METRICS: tuple[type[Metric], ...] = (CTCMeasures, DetectionMeasures)
 
 

@@ -110,6 +110,11 @@ def test_help_of_a_verb_imports_nothing_heavy() -> None:
     assert {verb: modules for _, verb, modules in told} == dict.fromkeys((*TRAINING, *VERBS), "[]")
 
 
+def test_measuring_a_result_imports_nothing_heavy() -> None:
+    code = f"import sys, lightning_cells.metrics.evaluate; print(sorted({HEAVY} & set(sys.modules)))"
+    assert run_python("-c", code).out == "[]\n"
+
+
 @pytest.mark.parametrize("words", [["fit"], ["cross-validate"], ["launch", "slurm", "--dry-run", "--", "fit"]])
 def test_a_file_that_is_not_there_is_told_before_anything_heavy_is_imported(words: list[str]) -> None:
     words = [*words, "-c", "conf/method/ulstm/tinny.yaml"]

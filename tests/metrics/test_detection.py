@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_cells.metrics.detection import DetectionCounts, DetectionMeasures
+from lightning_cells.metrics.detection import DetectionCounts
 from lightning_cells.metrics.matcher import CTCMatcher
+from lightning_cells.metrics.measures import DetectionMeasures
 
 
 def counted(result: np.ndarray, seg: np.ndarray | None, tra: np.ndarray | None = None) -> tuple[int, int, int]:
