@@ -43,7 +43,7 @@ def measure(line: list[str]) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--batches", type=int, default=450, help="of the epoch, which takes a minute or so (default: %(default)s)"
+        "--batches", type=int, default=550, help="of the epoch, which takes a minute or so (default: %(default)s)"
     )
     parser.add_argument("--repeats", type=int, default=10, help="pairs that count (default: %(default)s)")
     args = parser.parse_args()

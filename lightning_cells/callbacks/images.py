@@ -138,7 +138,7 @@ class Pictures(Callback):
         InputError: if one of them is below 1.
     """
 
-    def __init__(self, samples: int = 4, every_n_epochs: int = 1) -> None:
+    def __init__(self, samples: int = 3, every_n_epochs: int = 1) -> None:
         for name, value in (("samples", samples), ("every_n_epochs", every_n_epochs)):
             if value < 1:
                 raise InputError(f"pictures.{name}={value}: must be at least 1")

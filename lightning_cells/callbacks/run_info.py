@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from lightning_cells.errors import without_passwords
 from lightning_cells.loggers.mlflow import LOCAL_NAME, RunLogger
 from lightning_cells.loggers.run_folder import remember_job
 
+_NAME, _VERSION = (re.compile(rf"^{field}: *(\S+)", re.MULTILINE) for field in ("Name", "Version"))
 _MOST_DIFF = 2_000_000  # characters of a difference that are kept
 
 
@@ -62,9 +64,11 @@ def git_state() -> GitState | None:
 
 def packages() -> str:
     """Installed packages, one ``name==version`` per line, as ``pip install -r`` takes them."""
-    known = (distribution.metadata for distribution in distributions())  # each is a file that is read and parsed
-    versions = sorted({f"{about['Name']}=={about['Version']}" for about in known}, key=str.lower)
-    return "\n".join(versions) + "\n"
+    abouts = (each.read_text("METADATA") or each.read_text("PKG-INFO") or "" for each in distributions())
+    # these two fields alone: to parse all of each file takes as long as some steps of a training
+    known = ((_NAME.search(about), _VERSION.search(about)) for about in abouts)
+    versions = {f"{name[1]}=={version[1]}" for name, version in known if name and version}
+    return "\n".join(sorted(versions, key=str.lower)) + "\n"
 
 
 def machine() -> dict[str, str | int | list[str]]:
@@ -137,7 +141,7 @@ class RunRecord(SaveConfigCallback):
         client, run = logger.experiment, str(logger.run_id)
         settings = self.config.clone()
         settings.pop("resume", None)
-        config = self.text = without_passwords(self.parser.dump(settings, skip_none=False))
+        config = self.text = without_passwords(self.parser.dump(settings, skip_none=False, skip_validation=True))
         if stage == "fit":
             self._remember(logger, config)
         client.log_text(run, config, "config.yaml")
