@@ -110,7 +110,7 @@ class Decoder(ABC):
             interiors.append((cells > 0) & (said[1] > said[2] if len(said) > 2 else True))
         found = np.stack(labels)
         if volumes.cells == "watershed":
-            found = cut_by_distance(found, volumes.depth, volumes.blur, voxel)
+            found = cut_by_distance(found, volumes.depth, volumes.blur, voxel, np.stack(interiors))
         elif volumes.cells == "components":
             found = grow_interiors(np.stack(interiors), found > 0, voxel)
         most = None if self.max_size is None else math.ceil(ball(self.max_size, voxel))

@@ -10,12 +10,16 @@ from typing import Literal, Self, get_args
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt, find_objects, gaussian_filter, label
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from skimage.measure import label as connected
 from skimage.morphology import h_maxima
 from skimage.segmentation import watershed
 
 from lightning_cells.data.voxels import CUBE, Voxel
 from lightning_cells.errors import InputError
 from lightning_cells.instances.linking import overlaps
+from lightning_cells.instances.regions import grow_labels
 
 Cells = Literal["stitch", "watershed", "components"]
 
@@ -23,6 +27,9 @@ _BESIDE = np.stack([np.diag([0, 1, 0]), np.ones((3, 3), int), np.diag([0, 1, 0])
 """Neighbours of a voxel: the eight of its plane, and those right above and below, as planes are far apart."""
 _REACH = 3  # standard deviations of a Gaussian
 _STEPS = 10  # per pixel of the distance
+_CONTOUR = 3.0  # pixels nearer to an interior are of the same cell, as drawn contours are that wide
+_NEARLY_ALL = 0.75
+_NO_WAIST = 1.15  # of the face between two cells: its area by volume^(2/3) of the smaller; halves of a ball have 1.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +38,9 @@ class Volumes:
 
     Attributes:
         cells: ``watershed`` cuts what is cell in 3-D between the maxima of the distance to what is not, and to where
-            cells meet in their planes; ``stitch`` finds cells in each plane and joins those that lie over each other,
-            which does not tell cells apart that lie on top of one another; ``components`` takes the connected
-            interiors in 3-D, and gives each what is nearest.
+            cells meet in their planes, and keeps to what planes tell of each cell; ``stitch`` finds cells in each plane
+            and joins those that lie over each other, which does not tell cells apart that lie on top of one another;
+            ``components`` takes the connected interiors in 3-D, and gives each what is nearest.
         depth: of the watershed: how far a maximum must rise above its surroundings, in pixels.
         blur: of the watershed: standard deviation of the Gaussian by which the distance is smoothed, in pixels.
         overlap: of stitching: share of the smaller of two cells in consecutive planes that must lie over the other.
@@ -139,8 +146,13 @@ def ball(area: float, voxel: Voxel = CUBE) -> float:
     return 4 / 3 / math.sqrt(math.pi) * area**1.5 * voxel[2] / voxel[0]
 
 
-def cut_by_distance(labels: np.ndarray, depth: float, blur: float, voxel: Voxel) -> np.ndarray:
+def cut_by_distance(
+    labels: np.ndarray, depth: float, blur: float, voxel: Voxel, interior: np.ndarray | None = None
+) -> np.ndarray:
     """Cuts cells between the maxima of the distance to what is none, and to where they meet in their planes.
+
+    The cuts are then brought in line with the planes: what is nearly all of one cell there becomes all of it. A cut
+    without a waist, as one ellipsoid may get between two planes, is undone, unless cells meet there in their planes.
 
     Args:
         labels: (Z, H, W) int32, the cells of each plane, 0 background; a label means nothing beyond its plane.
@@ -148,22 +160,71 @@ def cut_by_distance(labels: np.ndarray, depth: float, blur: float, voxel: Voxel)
         blur: standard deviation by which the distance is smoothed, in pixels; its steps from voxel to voxel would be
             maxima of their own.
         voxel: its sides.
+        interior: (Z, H, W) bool, cells without their contours; None where nothing tells.
 
     Returns:
         (Z, H, W) int32 labels, 0 outside.
     """
     sides = np.array(voxel) / voxel[2]
 
-    def cut(part: np.ndarray, within: np.ndarray) -> np.ndarray:
+    def cut(part: np.ndarray, within: np.ndarray, labels: np.ndarray, inside: np.ndarray) -> np.ndarray:
         distance = distance_transform_edt(np.pad(part & within, 1), sides)[1:-1, 1:-1, 1:-1]
         distance = gaussian_filter(distance, blur / sides)
         steps = np.rint(distance * _STEPS).astype(np.uint16)  # whole: h-maxima of floats are neither fast nor exact
         markers, count = label(h_maxima(steps, max(1, round(depth * _STEPS))), np.ones((3, 3, 3)))
         if count < 2:  # none where it is thinner than that depth
             return part.astype(np.int32)
-        return watershed(-distance, markers, mask=part)
+        cells = watershed(-distance, markers, mask=part)
+        pieces = _pieces(np.where(part, labels, 0), inside)
+        return _agreed(_joined(_agreed(cells, pieces), pieces, sides), pieces)
 
-    return _in_parts(labels > 0, cut, ~_borders(labels))
+    return _in_parts(labels > 0, cut, ~_borders(labels), labels, labels > 0 if interior is None else interior)
+
+
+def _pieces(labels: np.ndarray, interior: np.ndarray) -> np.ndarray:
+    """Numbers what is one in its plane: connected interiors of cells, (Z, H, W) int32, and the contour that is near."""
+    pieces, count = np.zeros_like(labels), 0
+    for plane, inside, out in zip(labels, interior, pieces, strict=True):
+        seeds = connected(np.where(inside, plane, 0), connectivity=2).astype(np.int32)
+        of = np.zeros(seeds.max() + 1, np.int32)
+        of[seeds] = plane * (seeds > 0)
+        grown = grow_labels(seeds, plane > 0, _CONTOUR)
+        own = (grown > 0) & (of[grown] == plane)
+        out[own] = grown[own] + count
+        count += len(of)
+    return pieces
+
+
+def _agreed(cells: np.ndarray, pieces: np.ndarray) -> np.ndarray:
+    """Gives each piece of a plane, nearly all of which is of one cell, to that cell."""
+    sizes = np.bincount(pieces.ravel())
+    piece, cell, voxels = overlaps(pieces, cells, (len(sizes), int(cells.max()) + 1))
+    most, owner = np.zeros_like(sizes), np.zeros(len(sizes), cells.dtype)
+    order = np.argsort(voxels, kind="stable")  # of repeated assignments to one place the last stays
+    most[piece[order]], owner[piece[order]] = voxels[order], cell[order]
+    sure = (most >= _NEARLY_ALL * sizes) & (most > 0)
+    return np.where(sure[pieces], owner[pieces], cells)
+
+
+def _joined(cells: np.ndarray, pieces: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    """Joins cells that touch as widely as two parts of one, and are not told apart in their planes."""
+    count = int(cells.max()) + 1
+    pairs, areas = [], []
+    for axis, area in enumerate(np.prod(sides) / sides):
+        there, here = (np.moveaxis(cells, axis, 0)[part] for part in (slice(1, None), slice(-1)))
+        beside = (there != here) & (there > 0) & (here > 0)
+        pairs.append(np.sort([there[beside], here[beside]], 0).astype(np.int64))
+        at = np.moveaxis(pieces, axis, 0)
+        told = (at[1:] != at[:-1])[beside] & (axis > 0)  # of planes above each other nothing tells
+        areas.append(np.where(told, -area, area) * np.eye(3)[[axis]].T)
+    (first, second), each = np.concatenate(pairs, 1), np.concatenate(areas, 1)
+    keys, number = np.unique(first * count + second, return_inverse=True)
+    depth, height, width = (np.bincount(number, along, len(keys)) for along in each)
+    smaller = (np.bincount(cells.ravel()) * np.prod(sides))[np.stack(np.divmod(keys, count))].min(0)
+    wide = np.sqrt(depth**2 + height**2 + width**2) > _NO_WAIST * smaller ** (2 / 3)
+    same = np.divmod(keys[wide & (height + width >= 0)], count)
+    _, joined = connected_components(coo_array((np.ones(len(same[0])), same), (count, count)), directed=False)
+    return joined[cells] + 1
 
 
 def _borders(labels: np.ndarray) -> np.ndarray:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import correlate1d, gaussian_filter1d
 
+from lightning_cells.data.targets import three_class
 from lightning_cells.errors import InputError
 from lightning_cells.instances.components import ArgmaxDecoder, SeedDecoder
-from lightning_cells.instances.volumes import Stitcher, Volumes, ball, smoothed
+from lightning_cells.instances.volumes import Stitcher, Volumes, ball, cut_by_distance, smoothed
 
 VOXEL = (4.0, 1.0, 1.0)
 ALL = ["stitch", "watershed", "components"]
@@ -90,6 +91,35 @@ def test_cells_that_meet_in_their_planes_are_cut_there():
     assert found.max() == 2
     assert min(iou(truth, found, label) for label in (1, 2)) > 0.9
     assert decoder.volume(planes_of(truth, contour=False), VOXEL).max() == 1
+
+
+def encoded(labels):
+    """The probabilities of a network that knows the truth of each plane."""
+    return [np.stack([plane == c for c in range(3)]).astype(np.float32) for plane in three_class(labels)]
+
+
+def test_cells_come_back_from_their_classes():
+    """Balls that touch in their planes and above each other, one with a cap that is contour alone."""
+    truth = balls([(5, 30, 20), (5, 30, 39), (6, 49, 30), (9, 30, 52)], [10, 10, 10, 9])
+    assert ((truth[1:] != truth[:-1]) & (truth[1:] > 0) & (truth[:-1] > 0)).any()
+    found = SeedDecoder(min_size=1, volumes=Volumes()).volume(encoded(truth), VOXEL)
+    assert min(iou(truth, found, label) for label in (1, 2, 3, 4)) > 0.998
+
+
+def test_a_slanting_cell_is_not_cut():
+    """Its middle lies between two planes, so that its distance has a maximum in each of them."""
+    z, y, x = np.mgrid[:8, :50, :80]
+    truth = (((z - 3.5) * 5 / 9) ** 2 + ((y - 25) / 9) ** 2 + ((x - 40 - 4 * (z - 3.5)) / 9) ** 2 <= 1).astype(np.int32)
+    assert len(np.unique(cut_by_distance(truth, 0.5, 2.0, (5.0, 1.0, 1.0)))) == 2
+
+
+def test_what_planes_tell_apart_stays_apart():
+    """Two long cells side by side: the face between them is wide, and their planes alone say that there is one."""
+    truth = np.zeros((6, 60, 40), np.int32)
+    truth[1:5, 5:55, 8:19] = 1
+    truth[1:5, 5:55, 19:30] = 2
+    found = SeedDecoder().volume(encoded(truth), VOXEL)
+    assert [iou(truth, found, label) for label in (1, 2)] == [1, 1]
 
 
 def test_stitching_is_one_to_one():
