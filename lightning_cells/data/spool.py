@@ -1,16 +1,38 @@
 """What a long computation has done so far, kept on disk so that a killed one can go on."""
 
-import io
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 
 from lightning_cells.data.atomic import writing
+
+
+class _Sink:
+    """Takes what torch writes, and keeps why a file cannot be written, which torch would hide.
+
+    Args:
+        file: open for writing.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, part: bytes) -> int:
+        if self.error is None:
+            try:
+                self._file.write(part)
+            except OSError as error:
+                self.error = error
+        return len(part)
+
+    def flush(self) -> None:
+        """Closing the file does that."""
 
 
 class Spool:
@@ -61,10 +83,11 @@ class Spool:
         self._sizes.append(path.stat().st_size)
         if time.monotonic() - self._saved < self.interval:
             return
-        content = io.BytesIO()  # torch hides why a file cannot be written
-        torch.save({"sizes": self._sizes, "state": state}, content)
-        with writing(self.folder / "state.pt") as temporary:
-            temporary.write_bytes(content.getbuffer())
+        with writing(self.folder / "state.pt") as temporary, temporary.open("wb") as file:
+            sink = _Sink(file)
+            torch.save({"sizes": self._sizes, "state": state}, sink)  # type: ignore[arg-type]  # all that it asks for
+            if sink.error is not None:
+                raise sink.error
         self._saved = time.monotonic()
 
     def remove(self) -> None:

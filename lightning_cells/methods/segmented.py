@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_cells.data.room import check_room
 from lightning_cells.data.tracks import Lineage
 from lightning_cells.data.voxels import CUBE, Order, Voxel
 from lightning_cells.instances.components import Decoder
@@ -18,6 +19,7 @@ from lightning_cells.methods.base import CellMethod, Video
 
 _VIEWS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))  # axes along which frames are mirrored
 _PIXELS = 2**20  # that go through a network at once: enough to keep a GPU busy, and memory does not grow with frames
+_NO_MEMORY = "let it go through each volume from plane to plane (sequence z), or cut volumes into parts"
 
 
 def few_at_once(frames: Tensor, axis: int = 0) -> tuple[Tensor, ...]:
@@ -142,25 +144,28 @@ class VolumeVideo(SegmentedVideo):
     @torch.no_grad()
     def _warm_up(self, volumes: Tensor) -> None:
         """Prepares the states of all planes for the first of some volumes."""
-        sizes = [len(part) for part in few_at_once(volumes[0])]
-        lanes = [part.transpose(0, 1).unsqueeze(2) for part in volumes.split(sizes, 1)]
-        self.state = tuple(
-            tuple(self._warmed(part.flip(axes).float()) for axes in _VIEWS)
-            if self.flips
-            else self._warmed(part.float())
-            for part in lanes
-        )
+        states: list[Any] = []
+        for part in volumes.split([len(part) for part in few_at_once(volumes[0])], 1):
+            lanes = part.transpose(0, 1).unsqueeze(2)
+            state = (
+                tuple(self._warmed(lanes.flip(axes).float()) for axes in _VIEWS)
+                if self.flips
+                else self._warmed(lanes.float())
+            )
+            states.append(state)
+            if len(states) == 1:  # told before memory is taken for that of all planes
+                each = _bytes_of(state) / part[0].numel()
+                check_room("what the network remembers", tuple(volumes.shape[1:]), each, _NO_MEMORY)
+        self.state = tuple(states)
 
     @torch.no_grad()
     def _over_time(self, volume: Tensor) -> Iterator[Tensor]:
         """Class probabilities, (N, C, h, w), of the planes of the next volume, as of a video each."""
-        after = []
-        parts = few_at_once(volume)
-        for part, state in zip(parts, self.state, strict=True):
-            probabilities, state = self._seen(part.float()[:, None, None], state)
-            after.append(state)
+        states, self.state = list(self.state), None  # nobody else holds one, so each makes room for the next
+        for index, part in enumerate(few_at_once(volume)):
+            probabilities, states[index] = self._seen(part.float()[:, None, None], states[index])
             yield probabilities[:, 0]
-        self.state = tuple(after)
+        self.state = tuple(states)
 
     @torch.no_grad()
     def _over_planes(self, volume: Tensor) -> Iterator[Tensor]:
@@ -212,6 +217,13 @@ class SegmentingMethod(CellMethod):
         """`probabilities` of one video: (T, C, h, w) of its next frames, (T, 1, h, w)."""
         probabilities, state = self.probabilities(frames[None], state)
         return probabilities[0], state
+
+
+def _bytes_of(state: Any) -> int:
+    """That a state takes."""
+    if isinstance(state, Tensor):
+        return state.numel() * state.element_size()
+    return sum(map(_bytes_of, state)) if isinstance(state, tuple) else 0
 
 
 def _resampled(probabilities: Tensor, size: tuple[int, int]) -> Tensor:

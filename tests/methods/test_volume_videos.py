@@ -1,6 +1,9 @@
 """Volumes go through a 2-D network plane by plane, each plane as a video of its own, or each volume as one."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import psutil
 import pytest
 import torch
 from torch import Tensor
@@ -113,6 +116,32 @@ def test_few_planes_go_through_the_network_at_once(monkeypatch) -> None:
     method.open_volumes(SIZE).instances(blobs(1))
     assert held == sorted(held)
     assert held[0] < held[-1]  # the first planes were decoded before the last went through the network
+
+
+@pytest.mark.parametrize("flips", [False, True])
+def test_memory_of_all_planes_is_told_before_it_is_taken(flips, monkeypatch) -> None:
+    monkeypatch.setattr(module, "_PIXELS", 1)
+    method, volumes = next(methods()).eval(), blobs(2)
+
+    def parts(state) -> int:
+        return state.numel() * 4 if isinstance(state, Tensor) else sum(map(parts, state))
+
+    def begin(free: float, sequence: str = "time"):
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
+        method.decoder = Recorded()
+        video = method.open_volumes(SIZE, sequence=sequence)
+        video.flips = flips
+        video.instances(volumes)
+        return video
+
+    taken = parts(begin(1e9).state)
+    begin(1.01 * taken)
+    begin(0, "z")
+    warmed = []
+    method.network.register_forward_hook(lambda *_: warmed.append(1))
+    with pytest.raises(InputError, match=r"what the network remembers: a volume of 5 x 40 x 48 takes .*\(sequence z\)"):
+        begin(0.99 * taken)
+    assert len(warmed) == (4 if flips else 1)  # of one plane: the second frame, played backwards
 
 
 def test_an_empty_plane_has_no_cells() -> None:
