@@ -1,6 +1,6 @@
 """Nucleus and cytoplasm in bright-field images by semantic segmentation (MIDL 2019 submission)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torchmetrics import MeanMetric
 from lightning_cells.data.clips import Chunk
 from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.data.sequence import Sequence
+from lightning_cells.data.voxels import CUBE, Order, Voxel
 from lightning_cells.errors import InputError
 from lightning_cells.instances.components import Decoder
 from lightning_cells.instances.linkers import Linker, Overlap
@@ -18,7 +19,7 @@ from lightning_cells.methods.base import Tracked
 from lightning_cells.methods.frame_method import FrameMethod
 from lightning_cells.methods.objectives import NucleusCytoplasm, Objective
 from lightning_cells.methods.optimisation import Optimization
-from lightning_cells.methods.segmented import SegmentedVideo
+from lightning_cells.methods.segmented import SegmentedVideo, VolumeVideo
 from lightning_cells.metrics.dice import Dice
 from lightning_cells.networks.architectures import Architecture, DeepLab
 
@@ -61,14 +62,7 @@ class BrightField(FrameMethod):
         self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
 
     def check(self, data: SequenceDataModule, stage: str) -> None:
-        """Refuses data without semantic classes to learn from, with a class that the network lacks, or of volumes."""
-        measured = {"fit": "val", "validate": "val", "test": "test"}.get(stage)
-        for sequence in data.sequences[measured] if measured else ():
-            if len(sequence.size) > 2:
-                raise InputError(
-                    f"data.{measured}: {sequence.name} is a video of volumes, and Dice's coefficients are those of "
-                    "images: train without it (data.val=[]), and measure by track and evaluate"
-                )
+        """Refuses data without semantic classes to learn from, or with a class that the network lacks."""
         if self.clip_target is not None:
             return
         train = data.sequences["train"]
@@ -84,6 +78,12 @@ class BrightField(FrameMethod):
     def open_video(self, size: tuple[int, int], first_frame: int = 0) -> "SemanticVideo":
         """Returns a fresh state for a video whose frames are (H, W) `size` on disk, numbered from `first_frame`."""
         return SemanticVideo(self.of_frames, size, self.decoder, self.linker.start(first_frame))
+
+    def open_volumes(
+        self, size: tuple[int, int, int], first_frame: int = 0, voxel: Voxel = CUBE, sequence: Order = "time"
+    ) -> "SemanticVolumes":
+        """Returns a fresh state for a video of volumes; see `CellMethod.open_volumes`."""
+        return SemanticVolumes(self, size, self.linker.start(first_frame, voxel), voxel, sequence)
 
     def validation_step(self, chunk: Chunk, batch_idx: int) -> Tracked:  # type: ignore[override]
         """Segments and tracks a chunk, and compares both with the truth."""
@@ -108,19 +108,19 @@ class BrightField(FrameMethod):
         self._log_dice("test", self.test_dice, self.test_loss)
 
     def _compare(self, chunk: Chunk, dice: Dice, loss: MeanMetric) -> None:
-        """Adds the class probabilities of a chunk's frames to the measures."""
+        """Adds the class probabilities of a chunk's frames, or of their planes, to the measures."""
         if not len(chunk.frames):  # an idle process takes part in what is summed over all
             return
-        assert isinstance(self._video, SemanticVideo)
+        assert isinstance(self._video, SemanticVideo | SemanticVolumes)
         for probabilities, classes in zip(self._video.probabilities, self._truth(chunk), strict=True):
-            truth = classes.to(probabilities.device)
+            probabilities, truth = probabilities.to(self.device), classes.to(self.device)
             dice.update(probabilities.argmax(0), truth)
             known = truth >= 0
             right = probabilities.gather(0, truth.clamp(min=0)[None])[0][known]
             loss.update(-right.clamp(min=_EPSILON).log().sum() / max(1, len(right)), len(right))
 
     def _truth(self, chunk: Chunk) -> Iterator[Tensor]:
-        """Classes of a chunk's frames, int64 (H, W) at the size on disk, -1 unknown."""
+        """Classes of a chunk's frames, or of their planes, int64 (H, W) at the size on disk, -1 unknown."""
         for index in range(chunk.start, chunk.start + len(chunk.frames)):
             if self.clip_target is None:
                 classes = chunk.sequence.class_truth(index)
@@ -129,7 +129,7 @@ class BrightField(FrameMethod):
                 classes = None if labels is None else self.clip_target(labels[None])["classes"][0]
             if classes is None:
                 classes = np.full(chunk.sequence.size, -1)
-            yield torch.from_numpy(classes.astype(np.int64))
+            yield from torch.from_numpy(classes.astype(np.int64)).view(-1, *classes.shape[-2:])
 
     def _log_dice(self, stage: str, dice: Dice, loss: MeanMetric) -> None:
         if not self.trainer.sanity_checking:
@@ -153,6 +153,26 @@ class SemanticVideo(SegmentedVideo):
         """Class probabilities, float32 (T, C, H, W) at original size, of the next frames, float32 (T, 1, h, w)."""
         self.probabilities = super().segment(frames)
         return self.probabilities
+
+
+class SemanticVolumes(VolumeVideo):
+    """The same for a video of volumes.
+
+    Attributes:
+        probabilities: float32 (C, H, W) at original size, of each plane of the volumes that came last.
+    """
+
+    probabilities: list[Tensor]
+
+    def instances(self, frames: Tensor) -> list[np.ndarray]:
+        """Finds the cells of the next volumes; see `VolumeVideo.instances`."""
+        self.probabilities = []
+        return super().instances(frames)
+
+    def _planes(self, volume: Tensor, said: Iterable[Tensor]) -> Iterator[np.ndarray]:
+        for one in super()._planes(volume, said):
+            self.probabilities.append(torch.from_numpy(one))
+            yield one
 
 
 def _check_classes(sequence: Sequence, names: tuple[str, ...]) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_cells.data.clips import Clip
+from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.data.neighbours import CosineTarget
 from lightning_cells.instances.embedding import EmbeddingDecoder
 from lightning_cells.instances.tiling import Tiling
@@ -115,6 +116,13 @@ class RSHN(CellMethod):
         loss = self.loss.of_blocks(embeddings, clip.target)
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(clip.frames))
         return loss
+
+    def check(self, data: SequenceDataModule, stage: str) -> None:
+        """Refuses volumes, whose planes it could learn from, but not track."""
+        for part in {"fit": ("train", "val"), "validate": ("val",)}.get(stage, (stage,)):
+            for video in data.sequences[part]:
+                if len(video.size) > 2:
+                    self.open_volumes(video.size)  # type: ignore[arg-type]  # three sides
 
     @property
     def first_chunk(self) -> int:

@@ -198,6 +198,28 @@ def test_measures_are_those_of_the_size_on_disk(cells, loss: Objective):
     assert np.isfinite(measured["val/SEG"]), "there are instance labels"
 
 
+def test_planes_of_volumes_are_measured_as_images(tmp_path):
+    simulate(tmp_path / "deep", sequences=1, frames=3, size=(48, 56), depth=5, cells=3)
+    torch.manual_seed(0)
+    method = BrightField(UNET, ThreeClass(), decoder=SeedDecoder())
+    loaded = data(tmp_path / "deep", val=["01"], scale=0.5, chunk=2)
+    (measured,) = trainer().validate(method, datamodule=loaded, verbose=False)
+    predictions, truths, losses = [], [], []
+    frames = open_sequence(tmp_path / "deep", "01", "zscore", 0.5).frames
+    for frame, volume in enumerate(frames.astype(np.float32)):
+        classes = three_class(read_mask(tmp_path / f"deep/01_GT/SEG/man_seg{frame:03d}.tif").astype(np.int32))
+        with torch.no_grad():
+            said = F.interpolate(method.eval()(torch.from_numpy(volume)[:, None]), (48, 56), mode="bilinear").numpy()
+        predictions += list(said.argmax(1))
+        truths += list(classes.astype(int))
+        losses.append(-np.log(np.take_along_axis(said, classes[:, None].astype(int), 1)).mean())
+    expected = by_hand(predictions, truths)
+    for name, value in zip(("background", "interior", "contour"), expected, strict=True):
+        assert measured[f"val/Dice_{name}"] == pytest.approx(value, abs=1e-6)
+    assert measured["val/loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+    assert np.isfinite(measured["val/SEG"])
+
+
 def test_still_images_with_classes_alone_and_patches_larger_than_they(stills):
     seed_everything(0, verbose=False)
     method = BrightField(UNET, optimization=Optimization(lr=1e-2, weight_decay=2e-4))
