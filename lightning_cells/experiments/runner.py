@@ -24,7 +24,7 @@ from mlflow.entities import Metric, Run, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from lightning_cells.experiments.processes import ProcessPool
-from lightning_cells.loggers.mlflow import EXPERIMENT
+from lightning_cells.loggers.mlflow import CHILD, EXPERIMENT
 from lightning_cells.loggers.store import open_experiment, open_store, tracking_uri
 from lightning_cells.paths import output_dir
 
@@ -33,8 +33,8 @@ Measures = Mapping[str, Mapping[str, float]]
 """Test of a job -> measure, without ``test/`` -> value; those that could be computed."""
 Ending = Literal["finished", "found", "stopped", "mistake", "crash"]
 
-CHILD, RESULT = "child", "job.result"
-"""Tags of a job's run: the job's name, and its measures as JSON."""
+RESULT = "job.result"
+"""Tag of a job's run: its measures as JSON."""
 _MODULE = "lightning_cells.cli.job"
 _STAGE = "test/"
 # What may differ between two configurations that give the same result.

@@ -23,6 +23,8 @@ from lightning_cells.loggers.store import open_store, tracking_uri, under_output
 EXPERIMENT = "lightning_cells"
 LOCAL_NAME = "local-"
 """Beginning of the names of runs that began while the store was away."""
+CHILD = "child"
+"""Tag of a run that is a row, a data set or a fold of the run above it: its name there."""
 _ENDS = {"success": "FINISHED", "finished": "FINISHED", "failed": "FAILED"}
 _ATTEMPTS = 3  # at making a run, before it is begun without the store
 

@@ -14,8 +14,9 @@ from urllib.parse import urlencode
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from lightning_cells.loggers.mlflow import EXPERIMENT
+from lightning_cells.loggers.mlflow import CHILD, EXPERIMENT
 from lightning_cells.loggers.store import open_experiment
 from lightning_cells.metrics.measures import FIRST
 
@@ -36,6 +37,7 @@ _BARS = tuple(f"test/{name}" for name in FIRST)
 _PICTURES = ("test/worst_1", "test/worst_2", "test/frame_1", "test/frame_2")
 _GRID = {"step": 0, "showRunParams": False}
 _WIDE = {"columns": 1, "cardHeight": 400}  # room for the pictures of several runs beside each other
+_OPENED = 10  # parents at most whose runs are shown below them
 _LINE = {"xAxisKey": "step", "lineSmoothness": 0, "useGlobalXaxisKey": True, "useGlobalLineSmoothing": False}
 
 
@@ -49,9 +51,10 @@ def prepare_views(client: MlflowClient) -> list[Experiment]:
     found = [other for other in client.search_experiments() if other.experiment_id != usual.experiment_id]
     ours = [usual, *(experiment for experiment in found if _has_runs(client, experiment))]
     for experiment in ours:
-        if _written(experiment) != _state():
+        state = _state(_parents(client, experiment))
+        if _written(experiment) != state:
             now = time.time_ns() // 1_000_000
-            view = {"name": NAME, "createdAt": now, "updatedAt": now, "state": _state()}
+            view = {"name": NAME, "createdAt": now, "updatedAt": now, "state": state}
             client.set_experiment_tag(experiment.experiment_id, _TAG, json.dumps(view))
     return ours
 
@@ -80,8 +83,18 @@ def _written(experiment: Experiment) -> str | None:
         return None
 
 
-def _state() -> str:
-    """The view as the page keeps its own, deflated: a tag holds 5000 characters in some stores."""
+def _parents(client: MlflowClient, experiment: Experiment) -> list[str]:
+    """The runs below which the latest rows of tables and folds are; charts leave out what a closed parent hides."""
+    rows = client.search_runs([experiment.experiment_id], f"tags.{CHILD} LIKE '%'", max_results=500)
+    return list(dict.fromkeys(run.data.tags[MLFLOW_PARENT_RUN_ID] for run in rows))[:_OPENED]
+
+
+def _state(opened: list[str]) -> str:
+    """The view as the page keeps its own, deflated: a tag holds 5000 characters in some stores.
+
+    Args:
+        opened: parents whose runs are shown.
+    """
     charts = [
         *(_chart("LINE", "Curves", key, metricKey=key, selectedMetricKeys=[key], **_LINE) for key in _CURVES),
         *(_chart("BAR", "Tests", key, metricKey=key, dataAccessKey=key) for key in _BARS),
@@ -95,6 +108,7 @@ def _state() -> str:
         "compareRunSections": [_section("Curves"), _section("Tests"), _section("Pictures", **_WIDE)],
         "isAccordionReordered": True,  # else the sections are sorted by name
         "hideEmptyCharts": True,
+        "runsExpanded": dict.fromkeys(opened, True),
     }
     packed = zlib.compress(json.dumps(state, separators=(",", ":")).encode(), 9)
     return f"deflate;{base64.b64encode(packed).decode()}"
