@@ -1,5 +1,6 @@
 """A training as an MLflow run that survives: the store may be away, the process may be killed and go on."""
 
+import colorsys
 import math
 import sys
 import time
@@ -17,7 +18,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 from lightning_cells.errors import InputError, without_passwords
 from lightning_cells.loggers.delivery import LOCAL_ID, QueuedClient, create_run, open_outbox, refused
 from lightning_cells.loggers.outbox import PATIENCE_S, Outbox
-from lightning_cells.loggers.run_folder import RunFolder
+from lightning_cells.loggers.run_folder import RunFolder, known_runs
 from lightning_cells.loggers.store import open_store, tracking_uri, under_outputs, with_password
 
 EXPERIMENT = "lightning_cells"
@@ -25,6 +26,7 @@ LOCAL_NAME = "local-"
 """Beginning of the names of runs that began while the store was away."""
 CHILD = "child"
 """Tag of a run that is a row, a data set or a fold of the run above it: its name there."""
+_COLOUR = "mlflow.runColor"  # tag by which MLflow's pages draw a run
 _ENDS = {"success": "FINISHED", "finished": "FINISHED", "failed": "FAILED"}
 _ATTEMPTS = 3  # at making a run, before it is begun without the store
 
@@ -100,7 +102,9 @@ class RunLogger(MLFlowLogger):
 
     def _begin(self) -> None:
         now = time.time_ns() // 1_000_000
-        tags = dict(self.tags or {}) | ({MLFLOW_RUN_NAME: self._run_name} if self._run_name else {})
+        tags = {_COLOUR: _colour(known_runs())} | dict(self.tags or {})
+        if self._run_name:
+            tags[MLFLOW_RUN_NAME] = self._run_name
         new = {"experiment": self._experiment_name, "tags": resolve_tags(tags), "start_time": now}
         away = False
         if self._run_id is None:
@@ -170,3 +174,9 @@ class RunLogger(MLFlowLogger):
             self._outbox.close()
         if self.folder is not None:
             self.folder.release()
+
+
+def _colour(number: int) -> str:
+    """One of many colours, far from those of the numbers before: hues by the golden ratio, light and dark by turns."""
+    hue, lightness = number * 0.618034 % 1, (0.42, 0.58, 0.32)[number % 3]
+    return "#" + "".join(f"{round(255 * part):02x}" for part in colorsys.hls_to_rgb(hue, lightness, 0.65))

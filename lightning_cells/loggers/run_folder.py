@@ -124,6 +124,11 @@ def undelivered() -> list[RunFolder]:
     return [RunFolder(path.parent.name) for path in sorted(_runs().glob("*/outbox")) if any(path.glob("*.json"))]
 
 
+def known_runs() -> int:
+    """How many runs this machine keeps something of."""
+    return sum(1 for _ in _runs().glob("*"))
+
+
 def _runs() -> Path:
     return output_dir() / "runs"
 

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import threading
@@ -306,6 +307,15 @@ def test_users_store_wins(home: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.slow
+def test_runs_have_colours_that_differ() -> None:
+    loggers = [RunLogger() for _ in range(3)]
+    colours = {logger.experiment.get_run(logger.run_id).data.tags["mlflow.runColor"] for logger in loggers}
+    for logger in loggers:
+        logger.finalize()
+    assert len(colours) == 3
+    assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in colours)
+
+
 def test_processes_that_open_a_fresh_store_at_once(tmp_path: Path) -> None:
     """Each is held back until all have imported everything, then they start together."""
     code = (
