@@ -20,6 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("START", "STOP"),
         help="only frames START <= number < STOP; tracks are clipped to them",
     )
+    parser.add_argument(
+        "--planes",
+        action="store_true",
+        help="of volumes SEG alone, each plane by itself: for results that are not joined from plane to plane",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -27,7 +32,8 @@ def run(args: argparse.Namespace) -> None:
     """Evaluates."""
     from lightning_cells.metrics.evaluate import evaluate
 
-    counts = evaluate(args.result, args.truth, tuple(args.frames) if args.frames else None, progress=not args.json)
+    frames = tuple(args.frames) if args.frames else None
+    counts = evaluate(args.result, args.truth, frames, progress=not args.json, each_plane=args.planes)
     measures = counts.as_dict()
     if args.json:
         print(json.dumps(measures))

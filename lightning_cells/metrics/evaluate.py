@@ -24,7 +24,13 @@ _SAME_SIZE = "write masks of the original frame size"
 _ALL_PLANES = "write all planes of each frame"
 
 
-def evaluate(result: Path, truth: Path, frames: tuple[int, int] | None = None, progress: bool = False) -> CTCCounts:
+def evaluate(
+    result: Path,
+    truth: Path,
+    frames: tuple[int, int] | None = None,
+    progress: bool = False,
+    each_plane: bool = False,
+) -> CTCCounts:
     """Compares a result with the truth, one frame in memory at a time, and counts what can be counted.
 
     - SEG needs ``man_segNNN.tif``, of any of the frames; of volumes single planes will do, ``man_seg_NNN_ZZZ.tif``, in
@@ -40,6 +46,8 @@ def evaluate(result: Path, truth: Path, frames: tuple[int, int] | None = None, p
         frames: (start, stop) limits both to frames start to stop - 1. The result may hold just these or more;
             tracks are cut at the limits, and parents that end before start are forgotten.
         progress: show a progress bar.
+        each_plane: of volumes SEG alone, each plane of result and truth by itself, for results whose labels mean
+            nothing from plane to plane.
 
     Raises:
         InputError: if a folder or file is missing or unreadable, frames or sizes of result and truth differ,
@@ -54,7 +62,7 @@ def evaluate(result: Path, truth: Path, frames: tuple[int, int] | None = None, p
     masks = _within(frame_paths(result, "mask"), frames)
     seg = _within(truth_paths(seg_folder, "man_seg"), frames)
     planes = _within(plane_paths(seg_folder, "man_seg"), frames)
-    tra = _within(truth_paths(tra_folder, "man_track"), frames)
+    tra = {} if each_plane else _within(truth_paths(tra_folder, "man_track"), frames)
     if not seg and not planes and not tra:
         where = "" if frames is None else f" in frames {frames[0]} to {frames[1] - 1}"
         raise InputError(f"{truth}: holds no man_segNNN.tif and no man_trackNNN.tif{where}; give the truth folder")
@@ -66,7 +74,7 @@ def evaluate(result: Path, truth: Path, frames: tuple[int, int] | None = None, p
     if tra:
         _check_numbers(masks, tra.keys(), tra_folder, result, exact=True)
 
-    result_lineage = _tracks(result_table, frames)
+    result_lineage = None if each_plane else _tracks(result_table, frames)
     truth_lineage = _tracks(truth_table, frames) if tra else None
     matcher = CTCMatcher(result=str(result), truth=str(truth_table))
     seg_doubts, tra_doubts = TruthDoubts(seg_folder), TruthDoubts(tra_folder)
@@ -77,7 +85,12 @@ def evaluate(result: Path, truth: Path, frames: tuple[int, int] | None = None, p
         truth_seg = _read_truth(seg.get(number), masks[number], mask)
         truth_tra = _read_truth(tra.get(number), masks[number], mask)
         truth_planes = _read_planes(planes.get(number, {}), masks[number], mask)
-        matcher.update(number, mask, truth_planes or truth_seg, truth_tra)
+        in_planes = truth_planes
+        if each_plane and truth_seg is not None:
+            if mask.ndim == 2:
+                raise InputError(f"{masks[number]}: is {_called(mask)}: --planes is for volumes: leave it out")
+            in_planes = dict(enumerate(truth_seg))
+        matcher.update(number, mask, in_planes or truth_seg, truth_tra)
         for doubts, seen in ((seg_doubts, [truth_seg, *truth_planes.values()]), (tra_doubts, [truth_tra])):
             for one in seen:
                 if one is not None:

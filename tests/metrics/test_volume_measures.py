@@ -1,5 +1,6 @@
 """The measures of volumes: against py-ctcmetrics, with truth on single planes, and what does not fit."""
 
+import json
 import math
 import tracemalloc
 from pathlib import Path
@@ -10,6 +11,7 @@ import tifffile
 from ctc_metrics.utils.representations import match as match_files
 from random_videos import compare, draw_truth, oracle, ours, spoil, tidy, write_video
 
+from lightning_cells.cli import main
 from lightning_cells.data.simulate import simulate
 from lightning_cells.data.tracks import Track
 from lightning_cells.errors import Doubt, InputError
@@ -103,6 +105,43 @@ def test_the_truth_of_a_simulated_video_is_perfect(tmp_path):
     counts = evaluate(result, tmp_path / "again/01_GT")
     assert (counts.SEG, counts.DET, counts.TRA, counts.LNK) == (1, 1, 1, 1)
     assert counts.divisions == counts.divisions_found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_plane_by_itself_is_as_if_its_truth_were_alone(seed, tmp_path, capfd):
+    """Labels that mean nothing from plane to plane, against a plain loop."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 4, (2, 3, 4, 5)).repeat(4, 2).repeat(4, 3).astype(np.uint16)
+    result = np.where(rng.random(truth.shape) < 0.2, 0, truth)
+    names = rng.permuted(np.tile(np.arange(1, 5), (6, 1)), axis=1).reshape(2, 3, 4)
+    result = np.stack(
+        [[np.append(0, n[:3])[p] for n, p in zip(m, v, strict=True)] for m, v in zip(names, result, strict=True)]
+    )
+    (tmp_path / "GT/SEG").mkdir(parents=True)
+    (tmp_path / "RES").mkdir()
+    expected = []
+    for t in range(2):
+        tifffile.imwrite(tmp_path / f"GT/SEG/man_seg{t:03d}.tif", truth[t], photometric="minisblack")
+        tifffile.imwrite(tmp_path / f"RES/mask{t:03d}.tif", result[t].astype(np.uint16), photometric="minisblack")
+        for z in range(3):
+            for cell in set(truth[t, z].ravel()) - {0}:
+                mine = truth[t, z] == cell
+                ious = [
+                    (mine & (result[t, z] == k)).sum() / (mine | (result[t, z] == k)).sum()
+                    for k in range(1, 5)
+                    if (mine & (result[t, z] == k)).sum() > mine.sum() / 2
+                ]
+                expected.append(max(ious, default=0))
+    words = [str(tmp_path / "RES"), str(tmp_path / "GT"), "--json"]
+    assert main(["evaluate", *words, "--planes"]) == 0
+    measured = json.loads(capfd.readouterr().out)
+    assert measured["SEG"] == pytest.approx(np.mean(expected))
+    assert (measured["seg_cells"], measured["TRA"]) == (len(expected), None)
+    assert measured["SEG"] - 0.1 > evaluate(tmp_path / "RES", tmp_path / "GT").SEG
+    tifffile.imwrite(tmp_path / "GT/SEG/man_seg000.tif", truth[0, 0])
+    tifffile.imwrite(tmp_path / "RES/mask000.tif", result[0, 0].astype(np.uint16))
+    assert main(["evaluate", *words, "--planes"]) == 2
+    assert "mask000.tif: is 16 x 20 pixels: --planes is for volumes" in capfd.readouterr().err
 
 
 def test_errors_of_the_cells_of_a_volume():
