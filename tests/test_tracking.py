@@ -18,8 +18,9 @@ from PIL import Image
 from lightning_cells import tracking as engine
 from lightning_cells.cli import main
 from lightning_cells.data import spool
+from lightning_cells.data.cell_sizes import typical_diameter
 from lightning_cells.data.frames import Frames, open_frames
-from lightning_cells.data.sequence import open_sequence, typical_diameter
+from lightning_cells.data.sequence import open_sequence
 from lightning_cells.instances.linkers import Lap
 from lightning_cells.methods.building import load_method
 from lightning_cells.methods.loading import SETTINGS

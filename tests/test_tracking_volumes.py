@@ -13,9 +13,10 @@ from test_tracking import KILLED, complaint, contents, stack, track
 
 from lightning_cells import tracking as engine
 from lightning_cells.cli import main
+from lightning_cells.data.cell_sizes import typical_diameter
 from lightning_cells.data.frames import open_frames
 from lightning_cells.data.image_files import read_frame
-from lightning_cells.data.sequence import open_sequence, typical_diameter
+from lightning_cells.data.sequence import open_sequence
 from lightning_cells.data.simulate import simulate
 from lightning_cells.methods.building import load_method
 from lightning_cells.result import Result

@@ -10,9 +10,8 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from lightning_cells.cli.parsing import chosen_method, given
+from lightning_cells.data.cell_sizes import diameter_on_disk, typical_diameter
 from lightning_cells.data.datamodule import SequenceDataModule
-from lightning_cells.data.sequence import typical_diameter
-from lightning_cells.data.size_on_disk import diameter_on_disk
 from lightning_cells.errors import Doubt, InputError, first_line
 from lightning_cells.loggers.models import trained_model
 from lightning_cells.methods import CellMethod

@@ -2,10 +2,9 @@
 
 import hashlib
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,8 +17,6 @@ from lightning_cells.data.tracks import Lineage, Track, clip_lineage
 from lightning_cells.data.voxels import CUBE, Order, Voxel
 from lightning_cells.errors import InputError
 from lightning_cells.paths import cache_dir, cache_limit
-
-Indexed = TypeVar("Indexed", np.ndarray, list)
 
 _NO_ENTRIES = ("digests", "embeddings")  # in the folder of the cache
 
@@ -280,43 +277,3 @@ def _sequence(folder: Path, files: SequenceFiles, described: dict[str, Any], fin
         annotated_planes=None if planes is None else np.array(planes, bool),
         voxel=CUBE if voxel is None else tuple(voxel),
     )
-
-
-def typical_diameter(videos: Iterable[Sequence], most: int = 20) -> float | None:
-    """The median diameter of segmented cells, as of discs of their areas, in pixels at the videos' scale.
-
-    Args:
-        videos: any, with truth or without; of volumes the sections of cells in their planes count.
-        most: frames of each, or of each plane, that are measured, at most.
-
-    Returns:
-        None without any segmented cell.
-    """
-    parts = (plane for one in videos for plane in one.planes() if plane.labels is not None)
-    return median_diameter(
-        part.labels[index]  # type: ignore[index]
-        for part in parts
-        for index in spread(np.flatnonzero(part.annotated), most)
-    )
-
-
-def median_diameter(labels: Iterable[np.ndarray]) -> float | None:
-    """The median diameter of the cells of some images, (H, W) integers each; None without any."""
-    counts = np.concatenate([np.empty(0, np.int64), *map(cell_areas, labels)])
-    return diameter_of(float(np.median(counts))) if len(counts) else None
-
-
-def spread(items: Indexed, most: int) -> Indexed:
-    """At most so many of some things, evenly spread."""
-    return items[:: max(1, -(-len(items) // most))]
-
-
-def cell_areas(labels: np.ndarray) -> np.ndarray:
-    """The pixels of each cell of a frame, (K,), of integers; what is not positive is no cell."""
-    counts = np.bincount(labels[labels > 0])
-    return counts[counts > 0]
-
-
-def diameter_of(area: float) -> float:
-    """The diameter of a disc of that area."""
-    return 2 * math.sqrt(area / math.pi)

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from lightning_cells.data.cell_sizes import cell_areas, diameter_of, typical_diameter
 from lightning_cells.data.ctc import merge_identities
 from lightning_cells.data.image_files import read_frame
-from lightning_cells.data.sequence import Sequence, cell_areas, diameter_of, typical_diameter
+from lightning_cells.data.sequence import Sequence
 from lightning_cells.data.voxels import Voxel
 from lightning_cells.errors import InputError
 from lightning_cells.instances.classical import ThresholdWatershed

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from lightning_cells.data.sequence import cell_areas
+from lightning_cells.data.cell_sizes import cell_areas
 from lightning_cells.data.tracks import Lineage
 
 _FRAGMENT = 1 / 8  # of a typical cell's area

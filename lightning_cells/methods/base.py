@@ -15,9 +15,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
+from lightning_cells.data.cell_sizes import typical_diameter
 from lightning_cells.data.clips import Chunk, Target
 from lightning_cells.data.datamodule import SequenceDataModule
-from lightning_cells.data.sequence import Sequence, typical_diameter
+from lightning_cells.data.sequence import Sequence
 from lightning_cells.data.tracks import Lineage, clip_lineage
 from lightning_cells.data.voxels import CUBE, Order, Voxel
 from lightning_cells.errors import InputError

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_cells.data.cell_sizes import cell_areas, diameter_of
 from lightning_cells.data.intensity import scaled_size
-from lightning_cells.data.sequence import cell_areas, diameter_of
 from lightning_cells.methods.base import CellMethod
 from lightning_cells.methods.building import Preprocessing
 from lightning_cells.methods.decoding import resized

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lightning_cells.data.sequence import cell_areas
+from lightning_cells.data.cell_sizes import cell_areas
 
 _SPECK = 1 / 20  # of a typical cell's area
 _MANY = 100  # specks that are no accident

@@ -11,8 +11,8 @@ import torch
 import yaml
 from cli_cases import QUIET, fit, say
 
+from lightning_cells.data.cell_sizes import diameter_on_disk
 from lightning_cells.data.simulate import simulate
-from lightning_cells.data.size_on_disk import diameter_on_disk
 
 SHORT = [*QUIET, "--trainer.max_epochs", "1", "--data.batches_per_epoch", "1", "--data.val", "['02']"]
 

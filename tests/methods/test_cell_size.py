@@ -8,7 +8,8 @@ import pytest
 import torch
 from skimage.measure import label
 
-from lightning_cells.data.sequence import open_sequence, typical_diameter
+from lightning_cells.data.cell_sizes import typical_diameter
+from lightning_cells.data.sequence import open_sequence
 from lightning_cells.methods.building import Preprocessing
 from lightning_cells.methods.cell_size import estimate_diameter
 
