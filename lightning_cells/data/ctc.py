@@ -37,6 +37,7 @@ class SequenceFiles:
         classes: maps of semantic classes, of any subset of the frames.
         digits: digits of the frame numbers in the file names.
         planes: masks of segmented cells of single planes of volumes, by their numbers from 0, in frames without `seg`.
+        channel: which of several channels or colours of the frames is meant, from 0; None if there must be just one.
     """
 
     name: str
@@ -47,6 +48,7 @@ class SequenceFiles:
     classes: dict[int, Path]
     digits: int
     planes: dict[int, dict[int, Path]] = field(default_factory=dict)
+    channel: int | None = None
 
 
 def frame_paths(folder: Path, prefix: str = "t") -> dict[int, Path]:

@@ -50,6 +50,7 @@ class SequenceDataModule(LightningDataModule):
         scale: factor by which frames are resampled; results are scaled back.
         smoothing: standard deviation of a Gaussian by which each frame is smoothed after that and before it is
             normalised, in pixels; 1 in Payer et al. 2019.
+        channel: which of several channels or colours of the frames to take, from 0; None if there must be just one.
         clip_length: frames per training clip.
         stride: largest temporal stride between the frames of a clip.
         reverse: play half of the clips backwards.
@@ -89,6 +90,7 @@ class SequenceDataModule(LightningDataModule):
         normalisation: Normalisation = "zscore",
         scale: float = 1.0,
         smoothing: float = 0.0,
+        channel: int | None = None,
         clip_length: int = 5,
         stride: int = 1,
         reverse: bool = True,
@@ -133,6 +135,7 @@ class SequenceDataModule(LightningDataModule):
         self.normalisation = normalisation
         self.scale = scale
         self.smoothing = smoothing
+        self.channel = channel
         self.clip_length = clip_length
         self.stride = stride
         self.reverse = reverse
@@ -220,8 +223,9 @@ class SequenceDataModule(LightningDataModule):
 
     def _open(self) -> list[Sequence]:
         root = find_data(self.root)
+        prepared: dict[str, Any] = {"smoothing": self.smoothing, "channel": self.channel}
         if self.layout == "images":
-            found = open_images(root, self.normalisation, self.scale, self.label_kind, smoothing=self.smoothing)
+            found = open_images(root, self.normalisation, self.scale, self.label_kind, **prepared)
         else:
             names = sequence_names(root)
             if not names:
@@ -230,8 +234,7 @@ class SequenceDataModule(LightningDataModule):
                     "...): check data.root, or set data.layout=images for still images"
                 )
             found = [
-                open_sequence(root, name, self.normalisation, self.scale, self.truth, smoothing=self.smoothing)
-                for name in names
+                open_sequence(root, name, self.normalisation, self.scale, self.truth, **prepared) for name in names
             ]
         return [replace(video, voxel=self.voxel or video.voxel, order=self.sequence) for video in found]
 

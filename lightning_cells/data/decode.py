@@ -119,9 +119,9 @@ class _Reader:
     def frame(self, number: int) -> np.ndarray:
         """Pixels as on disk; all of one size."""
         path = self.files.frames[number]
-        frame = read_frame(path, self.size)
+        frame = read_frame(path, self.size, self.files.channel)
         if self.size is None and frame.ndim > 2:
-            with open_tiff(path, alone=True) as planes:
+            with open_tiff(path, self.files.channel, alone=True) as planes:
                 self.voxel = planes.voxel
         self.size = frame.shape
         return frame

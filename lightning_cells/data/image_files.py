@@ -11,6 +11,7 @@ import tifffile
 from lightning_cells.data.atomic import writing
 from lightning_cells.data.pixels import looked_up
 from lightning_cells.data.tiff import check_density, explained, open_tiff, regular
+from lightning_cells.data.tiff_axes import which_channel
 from lightning_cells.data.voxels import Axes, Voxel
 from lightning_cells.errors import InputError
 
@@ -38,7 +39,7 @@ def read_frame(
             greys of a palette, that is undone. A TIFF of several images is a volume, unless its metadata say that they
             are points in time.
         size: what it must have, (H, W) or (Z, H, W), as the other frames; looked at before memory is taken.
-        channel: which of several channels or colours of a TIFF to take, from 0; None if there must be just one.
+        channel: which of several channels or colours to take, from 0; None if there must be just one.
         axes: what the images of a TIFF are, whatever its metadata say.
 
     Returns:
@@ -142,7 +143,7 @@ def _read(
 ) -> np.ndarray:
     """Returns the pixels of a TIFF or PNG in native byte order."""
     if path.suffix.lower() == ".png":
-        return _decode_png(path, size, raw)
+        return _decode_png(path, size, channel, raw)
     with open_tiff(path, channel, alone=True, axes=axes) as planes:
         _check_size(path, planes.shape, size)
         return planes.read(0, raw)
@@ -161,7 +162,7 @@ def _check_size(path: Path, here: tuple[int, ...], size: tuple[int, ...] | None)
         raise InputError(f"{path}: is {found} pixels, others of the video are {wanted}: {remedy}")
 
 
-def _decode_png(path: Path, size: tuple[int, ...] | None, raw: bool) -> np.ndarray:
+def _decode_png(path: Path, size: tuple[int, ...] | None, channel: int | None, raw: bool) -> np.ndarray:
     import imagecodecs  # most files need neither
     from PIL import Image
 
@@ -175,7 +176,8 @@ def _decode_png(path: Path, size: tuple[int, ...] | None, raw: bool) -> np.ndarr
             palette = np.array(picture.getpalette(), np.uint16).reshape(-1, 3).T
             return np.asarray(picture) if raw else looked_up(np.asarray(picture), 257 * palette, path)
         pixels = imagecodecs.png_decode(content)
-    if pixels.ndim == 3:
-        raise InputError(f"{path}: is a colour image: save it as one grey channel")
+    chosen, is_colour = which_channel(path, {"S": pixels.shape[2] if pixels.ndim == 3 else 1}, channel)
+    if is_colour:
+        pixels = pixels[..., chosen]
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     return pixels // (255 // (2**depth - 1)) if raw and depth < 8 else pixels  # few bits are decoded as if they were 8

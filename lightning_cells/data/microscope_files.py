@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_cells.data.tiff_axes import which_channel
 from lightning_cells.data.voxels import Voxel, check_voxel
 from lightning_cells.errors import InputError, one_line
 
@@ -49,14 +50,9 @@ class MicroscopeVideo:
             )
         if sizes.get("S", 1) > 1:
             raise InputError(f"{path}: is in colour: save it as one grey channel")
-        channels = sizes.get("C", 1)
-        if channels > 1 and channel is None:
-            raise InputError(f"{path}: has {channels} channels: choose one (--channel 0 to {channels - 1})")
-        if channel is not None and not 0 <= channel < channels:
-            raise InputError(f"--channel {channel}: {path} has {channels} channels: give 0 to {channels - 1}")
+        self._channel, _ = which_channel(path, {"C": sizes.get("C", 1)}, channel)
         if dtype not in (np.uint8, np.uint16):
             raise InputError(f"{path}: has {dtype} pixels: save frames as 8- or 16-bit unsigned integers")
-        self._channel = channel or 0
         self.count: int = sizes.get("T", 1)
         depth = (sizes["Z"],) if sizes.get("Z", 1) > 1 else ()
         self.shape: tuple[int, ...] = (*depth, sizes["Y"], sizes["X"])

@@ -11,7 +11,7 @@ import numpy as np
 from lightning_cells.data.cache import content_digests, entry, make_room, open_array, opened, stamp, touch
 from lightning_cells.data.ctc import SequenceFiles, Truth, find_sequence, merge_identities, merge_planes
 from lightning_cells.data.decode import ARRAYS, FORMAT, decode, roles
-from lightning_cells.data.image_files import read_mask, read_planes
+from lightning_cells.data.image_files import read_frame, read_mask, read_planes
 from lightning_cells.data.intensity import Normalisation, prepare
 from lightning_cells.data.tracks import Lineage, Track, clip_lineage
 from lightning_cells.data.voxels import CUBE, Order, Voxel
@@ -74,6 +74,10 @@ class Sequence:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def frame(self, index: int) -> np.ndarray:
+        """Reads one frame as it is on disk, uint8 or uint16 of the original size; see `read_frame`."""
+        return read_frame(self.files.frames[self.numbers[index]], channel=self.files.channel)
 
     def truth(self, index: int) -> tuple[np.ndarray | dict[int, np.ndarray] | None, np.ndarray | None]:
         """Reads the masks of segmented cells and of markers of one frame, as they are on disk.
@@ -208,6 +212,7 @@ def open_sequence(
     truth: Truth = "gold",
     cache: Path | None = None,
     smoothing: float = 0.0,
+    channel: int | None = None,
 ) -> Sequence:
     """Opens one video of a Cell Tracking Challenge data set; the first time it is decoded into the cache.
 
@@ -219,11 +224,13 @@ def open_sequence(
         truth: whether segmented cells come from ``NN_GT`` or ``NN_ST``.
         cache: folder of the cache; None takes `paths.cache_dir`.
         smoothing: standard deviation by which each frame is smoothed before, see `prepare`.
+        channel: which of several channels or colours of the frames to take, from 0.
 
     Raises:
         InputError: for missing, broken or contradictory files; the message names one.
     """
-    return open_files([find_sequence(Path(root), name, truth)], normalisation, scale, cache, smoothing)[0]
+    files = replace(find_sequence(Path(root), name, truth), channel=channel)
+    return open_files([files], normalisation, scale, cache, smoothing)[0]
 
 
 def open_files(
@@ -233,7 +240,7 @@ def open_files(
     cache: Path | None = None,
     smoothing: float = 0.0,
 ) -> list[Sequence]:
-    """Opens videos or still images that share one cache entry; arguments and errors as `open_sequence`."""
+    """Opens videos or still images that share one cache entry and a channel; the rest as `open_sequence`."""
     prepare(np.zeros((1, 1), np.uint8), normalisation, scale, smoothing)  # refuses before anything is read
     cache = cache or cache_dir()
     groups = [list(roles(item)) for item in files]
@@ -242,7 +249,8 @@ def open_files(
     digests = content_digests(groups, cache / "digests")
     joint = hashlib.blake2b("".join(digests).encode(), digest_size=16).hexdigest()
     smoothed = f"-{float(smoothing)!r}" if smoothing else ""
-    folder = (cache / f"{joint}-{normalisation}-{float(scale)!r}{smoothed}-v{FORMAT}").absolute()
+    chosen = "" if files[0].channel is None else f"-channel{files[0].channel}"
+    folder = (cache / f"{joint}-{normalisation}-{float(scale)!r}{smoothed}{chosen}-v{FORMAT}").absolute()
 
     def build(temporary: Path) -> list[dict[str, Any]]:
         described = decode(temporary, files, normalisation, scale, smoothing)

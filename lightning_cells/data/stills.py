@@ -19,6 +19,7 @@ def open_images(
     labels: LabelKind = "instances",
     cache: Path | None = None,
     smoothing: float = 0.0,
+    channel: int | None = None,
 ) -> list[Sequence]:
     """Opens the images of ``ROOT/images`` with the labels of the same stem in ``ROOT/labels``.
 
@@ -32,6 +33,7 @@ def open_images(
             `Sequence.labels`) or semantic classes (0, 1, 2, ..., which become `Sequence.classes`).
         cache: folder of the cache; None takes `paths.cache_dir`.
         smoothing: standard deviation by which each image is smoothed before, see `prepare`.
+        channel: which of several channels or colours of the images to take, from 0.
 
     Returns:
         One sequence per image, by name; its only frame has number 0.
@@ -53,7 +55,7 @@ def open_images(
             lack = "labels" if stem in images else "images"
             raise InputError(f"{path}: has no counterpart in {root / lack}: add one of that name or remove it")
     return open_files(
-        [_files(stem, path, None if truth is None else truth[stem], labels) for stem, path in images.items()],
+        [_files(stem, path, None if truth is None else truth[stem], labels, channel) for stem, path in images.items()],
         normalisation,
         scale,
         cache,
@@ -61,10 +63,10 @@ def open_images(
     )
 
 
-def _files(stem: str, image: Path, truth: Path | None, labels: LabelKind) -> SequenceFiles:
+def _files(stem: str, image: Path, truth: Path | None, labels: LabelKind, channel: int | None) -> SequenceFiles:
     known = {} if truth is None else {0: truth}
     seg, classes = (known, {}) if labels == "instances" else ({}, known)
-    return SequenceFiles(name=stem, frames={0: image}, seg=seg, tra={}, tracks=None, classes=classes, digits=3)
+    return SequenceFiles(stem, {0: image}, seg, tra={}, tracks=None, classes=classes, digits=3, channel=channel)
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

@@ -21,11 +21,12 @@ def which_channel(path: Path, lengths: dict[str, int], channel: int | None) -> t
     kind, known = ("colours", colours) if colours > 1 else ("channels", channels)
     if known > 1 and channel is None:
         raise InputError(
-            f"{path}: has {known} {kind}: save one grey channel, or for track choose one (--channel 0 to {known - 1}); "
-            "if they are points in time, save it with time as that axis"
+            f"{path}: has {known} {kind}: save one grey channel, or choose one of frames by --channel 0 to {known - 1} "
+            "(in trainings --data.channel); if they are points in time, save it with time as that axis"
         )
     if channel is not None and not 0 <= channel < known:
-        raise InputError(f"--channel {channel}: {path} has {known} {kind}: give 0 to {known - 1}")
+        has = f"has {known} {kind}: give 0 to {known - 1}" if known > 1 else "is grey: leave the channel out"
+        raise InputError(f"{path}: has no channel {channel}; it {has}")
     return channel or 0, colours > 1
 
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from lightning_cells.data.cell_sizes import cell_areas, diameter_of, typical_diameter
 from lightning_cells.data.ctc import merge_identities
-from lightning_cells.data.image_files import read_frame
 from lightning_cells.data.sequence import Sequence
 from lightning_cells.data.voxels import Voxel
 from lightning_cells.errors import InputError
@@ -53,7 +52,7 @@ def tune(sequences: Seq[Sequence]) -> ThresholdWatershed:
         raise InputError("data.train: no frame has segmentation truth to tune a classical pipeline by")
     most = min(_MOST_FRAMES if len(places[0][0].size) == 2 else _MOST_VOLUMES, len(places))
     chosen = [places[i] for i in np.linspace(0, len(places) - 1, most).astype(int)]
-    samples = [(_frame(sequence, int(index)), sequence.truth(int(index))[0]) for sequence, index in chosen]
+    samples = [(sequence.frame(int(index)), sequence.truth(int(index))[0]) for sequence, index in chosen]
 
     @cache
     def score(pipeline: ThresholdWatershed) -> float:
@@ -95,7 +94,7 @@ def pixel_forest(sequences: Seq[Sequence], seed: int) -> PixelForest:
         for index in np.flatnonzero(sequence.annotated):
             seg, tra = sequence.truth(int(index))
             if isinstance(seg, np.ndarray):
-                frames.append(_frame(sequence, int(index)))
+                frames.append(sequence.frame(int(index)))
                 labels.append(merge_identities(tra, seg))
     return PixelForest(frames, labels, seed)
 
@@ -103,7 +102,7 @@ def pixel_forest(sequences: Seq[Sequence], seed: int) -> PixelForest:
 def tracked(pipeline: Pipeline, sequence: Sequence) -> Result:
     """Segments the frames of a video, and links the cells by their overlap."""
     linker = OverlapLinker(first_frame=sequence.numbers[0])
-    labels = [tracks for index in range(len(sequence)) for tracks in linker.push(pipeline(_frame(sequence, index)))]
+    labels = [tracks for index in range(len(sequence)) for tracks in linker.push(pipeline(sequence.frame(index)))]
     return Result(np.stack(labels), linker.lineage, sequence.numbers[0])
 
 
@@ -115,7 +114,3 @@ def tracked_at_size(pipeline: ThresholdWatershed, sequence: Sequence) -> Result:
     diameter = typical_diameter([sequence])
     scale = sequence.frames.shape[-2] / sequence.size[-2]
     return tracked(pipeline if diameter is None else replace(pipeline, diameter=diameter / scale), sequence)
-
-
-def _frame(sequence: Sequence, index: int) -> np.ndarray:
-    return read_frame(sequence.files.frames[sequence.numbers[index]])

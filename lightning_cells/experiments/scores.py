@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from lightning_cells.data.image_files import read_frame
 from lightning_cells.data.sequence import Sequence
 from lightning_cells.data.tracks import clip_lineage
 from lightning_cells.metrics.matcher import CTCMatcher
@@ -49,7 +48,7 @@ def tracked_by(tracker: Tracker) -> Track:
     """Tracks each video as anyone's: what is known of it are its frames."""
 
     def track(sequence: Sequence) -> Result:
-        frames = np.stack([read_frame(sequence.files.frames[number]) for number in sequence.numbers])
+        frames = np.stack([sequence.frame(index) for index in range(len(sequence))])
         first = sequence.numbers[0]
         result = tracker.track(frames, progress=False)
         lineage = {

@@ -67,7 +67,7 @@ def test_one_channel_in_the_order_of_time(image: Path, ending: str) -> None:
         assert (len(video), video.size, video.digits) == (5, (8, 9), 3)
         assert video.files == [path / "zarr.json" if ending == "ome.zarr" else path]
     complaint(lambda: frames(path), path, "2 channels", "--channel 0 to 1")
-    complaint(lambda: frames(path, channel=2), "--channel 2", path)
+    complaint(lambda: frames(path, channel=2), path, "no channel 2", "0 to 1")
 
 
 def test_what_is_no_grey_video(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """What the stored numbers of an image mean: white is zero, look-up tables; labels stay what they are."""
 
 import os
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -11,9 +12,10 @@ import tifffile
 from data_cases import complaint, make_video
 from PIL import Image
 
+from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.data.frames import open_frames
 from lightning_cells.data.image_files import read_frame, read_mask
-from lightning_cells.data.sequence import open_sequence
+from lightning_cells.data.sequence import Sequence, open_sequence
 
 FRAME = np.random.default_rng(0).integers(0, 256, (20, 30)).astype(np.uint8)
 RAMP = np.arange(256, dtype=np.uint16)
@@ -130,6 +132,30 @@ def test_training_sees_what_tracking_sees(tmp_path: Path) -> None:
     made = [open_sequence(tmp_path / name, "01", "zscore", cache=tmp_path / "cache") for name in ("plain", "white")]
     np.testing.assert_array_equal(made[0].frames, made[1].frames)
     np.testing.assert_array_equal(made[0].labels, made[1].labels)
+
+
+def test_one_channel_of_frames_in_colour(tmp_path: Path) -> None:
+    """As if it had been saved alone; another one is another entry of the cache."""
+    make_video(tmp_path / "grey")
+    shutil.copytree(tmp_path / "grey", tmp_path / "colour")
+    for path in (tmp_path / "colour/01").iterdir():
+        frame = tifffile.imread(path)
+        tifffile.imwrite(path, np.stack([frame[::-1], frame, 65535 - frame], -1), photometric="rgb")
+
+    def video(name: str, channel: int | None) -> Sequence:
+        data = SequenceDataModule(root=str(tmp_path / name), channel=channel, clip_length=2)
+        data.setup("fit")
+        return data.sequences["train"][0]
+
+    for channel in (1, 0):
+        made, alone = video("colour", channel), video("grey", None)
+        order = slice(None, None, 1 if channel else -1)
+        np.testing.assert_array_equal(made.frames, alone.frames[:, order])
+        np.testing.assert_array_equal(made.frame(2), alone.frame(2)[order])
+        np.testing.assert_array_equal(made.labels, alone.labels)
+    complaint(lambda: video("colour", None), "t003.tif", "3 colours", "--data.channel")
+    complaint(lambda: video("colour", 3), "t003.tif", "no channel 3", "0 to 2")
+    complaint(lambda: video("grey", 1), "t003.tif", "no channel 1", "is grey")
 
 
 class TestTooLarge:

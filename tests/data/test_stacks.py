@@ -344,8 +344,8 @@ class TestAxes:
         refused(path, "2 channels")
         for channel in (0, 1):
             np.testing.assert_array_equal(frames(path, channel=channel), both[:, channel])
-        refused(path, "--channel 2", "0 to 1", channel=2)
-        refused(path, "--channel -1", channel=-1)
+        refused(path, "no channel 2", "0 to 1", channel=2)
+        refused(path, "no channel -1", channel=-1)
 
     def test_channels_behind_one_page(self, tmp_path: Path) -> None:
         both = np.stack([VIDEO, VIDEO + 1000], 1).astype(">u2").reshape(12, 32, 40)
@@ -382,6 +382,6 @@ class TestAxes:
     def test_one_channel(self, tmp_path: Path) -> None:
         tifffile.imwrite(tmp_path / "a.tif", VIDEO, **GREY)
         np.testing.assert_array_equal(frames(tmp_path / "a.tif", channel=0), VIDEO)
-        refused(tmp_path / "a.tif", "--channel 1", channel=1)
+        refused(tmp_path / "a.tif", "no channel 1", "is grey", channel=1)
         complaint(lambda: frames(VIDEO, channel=1), "--channel 1: is for")
         refused(tmp_path / "a.tif", "--pattern", pattern="{t}.tif")

@@ -114,10 +114,24 @@ def test_bad_files(root: Path, tmp_path: Path) -> None:
     complaint(run, png)
     for bad in (np.zeros((8, 10, 3), np.uint8), np.zeros((8, 10, 4), np.uint16)):
         write(png, bad)
-        complaint(run, png, "colour")
+        complaint(run, png, "colours", "--data.channel")
     png.write_bytes(good)
     write(root / "labels" / "b.png", np.zeros((8, 11), np.uint8))
     complaint(run, root / "labels" / "b.png", "8x11", "8x10")
+
+
+def test_one_colour(root: Path, tmp_path: Path) -> None:
+    frame = RNG.integers(0, 250, (8, 10, 3)).astype(np.uint8)
+    for path in (root / "images").iterdir():
+        path.unlink()
+        write(path.with_suffix(".png"), frame)
+    for path in (root / "labels").iterdir():
+        write(path, np.zeros((8, 10), np.uint8))
+    for channel in range(3):
+        for s in open_images(root, "zscore", cache=tmp_path / "cache", channel=channel):
+            np.testing.assert_array_equal(s.frame(0), frame[..., channel])
+            exact = frame[..., channel].astype(float)
+            np.testing.assert_allclose(s.frames[0], (exact - exact.mean()) / exact.std(), atol=2e-3)
 
 
 def test_bad_folders(root: Path, tmp_path: Path) -> None:
