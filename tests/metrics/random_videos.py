@@ -6,11 +6,14 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tifffile
 from ctc_metrics.scripts.evaluate import evaluate_sequence
 
 from lightning_cells.data.tracks import Lineage, Track
+from lightning_cells.errors import InputError
 from lightning_cells.metrics.ctc_measures import CTCCounts, CTCMatcher
+from lightning_cells.metrics.evaluate import evaluate
 
 
 def tidy(masks: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Lineage]:
@@ -122,3 +125,12 @@ def compare(counts: CTCCounts, expected: dict[str, float]) -> None:
         assert same(values[name], expected[name]), name
     for name in ("NS", "FN", "FP", "ED", "EA", "EC"):
         assert values[name] == expected[f"AOGM_{name}"], name
+
+
+def told(video: Path) -> str:
+    """What is said against the result of a folder or its truth: one line, which begins with a file."""
+    with pytest.raises(InputError) as error:
+        evaluate(video / "01_RES", video / "01_GT")
+    assert str(error.value).startswith(str(video))
+    assert "\n" not in str(error.value)
+    return str(error.value)
