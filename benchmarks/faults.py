@@ -57,6 +57,11 @@ def left(session: int) -> list[str]:
     return [line for line in listed.splitlines()[1:] if int(line.split()[0]) == session and line.split()[2][0] != "Z"]
 
 
+def unfinished(home: Path) -> list[str]:
+    """Hidden files and folders under which something was being written; locks are no such thing."""
+    return [path.name for path in home.rglob(".*") if not path.name.endswith(".lock")]
+
+
 def fresh(verb: Verb, folder: Path, name: str) -> Path:
     home = folder / "homes" / name
     if verb.base is None:
@@ -72,7 +77,7 @@ def kills(folder: Path, chosen: list[Verb], rng: random.Random) -> None:
         unbroken = fresh(verb, folder, f"{verb.name} unbroken")
         seconds = whole(unbroken, *verb.words(unbroken))
         wanted = verb.result(unbroken)
-        same, worked, traces = 0, 0, 0
+        same, worked, traces, half = 0, 0, 0, 0
         count = KILLS.get(verb.name, FEWER)
         for number in range(count):
             home = fresh(verb, folder, f"{verb.name} {number}")
@@ -89,20 +94,22 @@ def kills(folder: Path, chosen: list[Verb], rng: random.Random) -> None:
             except AssertionError as error:
                 print(f"{verb.name} {number}: {error}", flush=True)
             traces += "Traceback" in (home / "log.txt").read_text()
+            if names := unfinished(home):
+                half += 1
+                print(f"{verb.name} {number}: left {names}", flush=True)
             shutil.rmtree(home)
-        rows.append([verb.name, f"{seconds:.0f}", str(count), str(worked), str(same), str(traces)])
+        rows.append([verb.name, f"{seconds:.0f}", str(count), str(worked), str(same), str(half), str(traces)])
         print(rows[-1], flush=True)
-    table(
-        ["verb", "s, unbroken", "kills", "had ended before", "same result after the same command", "stack traces"], rows
-    )
+    heads = ["verb", "s, unbroken", "kills", "had ended before", "same result after the same command"]
+    table([*heads, "with something half-written left", "stack traces"], rows)
 
 
 def signals(folder: Path, chosen: list[Verb], rng: random.Random) -> None:
     rows = []
     for verb in chosen:
+        unbroken = fresh(verb, folder, f"{verb.name} whole")
+        seconds = whole(unbroken, *verb.words(unbroken))
         for name in ("SIGINT", "SIGTERM"):
-            unbroken = fresh(verb, folder, f"{verb.name} {name} whole")
-            seconds = whole(unbroken, *verb.words(unbroken))
             for part in (0.3, 0.6, 0.85):
                 home = fresh(verb, folder, f"{verb.name} {name} {part}")
                 process = call(home, *verb.words(home))
@@ -119,7 +126,7 @@ def signals(folder: Path, chosen: list[Verb], rng: random.Random) -> None:
                 log = (home / "log.txt").read_text()
                 trace = "yes" if "Traceback" in log else "no"
                 rows.append([verb.name, name, f"{part}", status, f"{took:.1f}", str(len(children)), trace])
-                print(rows[-1], log[-300:] if trace == "yes" else "", flush=True)
+                print(rows[-1], log[-300:] if trace == "yes" else log.strip().splitlines()[-1:], flush=True)
                 if children:
                     os.killpg(process.pid, signal.SIGKILL)
     table(["verb", "signal", "after", "status", "s to the end", "processes left", "stack trace"], rows)
