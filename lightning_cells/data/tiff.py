@@ -61,6 +61,11 @@ class Planes:
     def _described(self, file: tifffile.TiffFile, pages: int) -> list[tuple[str, int]]:
         """Takes the pages of the one series of a file, and returns its axes and their lengths."""
         check_claims(self._path, file)
+        if ".ome." in self._path.name.lower() and not file.is_ome:
+            raise InputError(
+                f"{self._path}: is called OME-TIFF, but its OME metadata are damaged or missing, so that the order of "
+                "images is not known: save it again, or rename it if it is none"
+            )
         series = [one for one in file.series if not one.keyframe.is_reduced]  # as thumbnails are
         pages -= sum(len(one) for one in file.series if one.keyframe.is_reduced)
         if len(series) != 1:

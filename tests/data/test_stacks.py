@@ -188,6 +188,14 @@ class TestOrder:
         described = ome("".join(plane(t, 5 - t) for t in range(6))).replace("</Pixels>", "")
         refused(write_pages(tmp_path / "a.ome.tif", VIDEO[::-1], described), "metadata (OME) cannot be followed")
 
+    @pytest.mark.parametrize("described", [None, ome("".join(plane(t, t) for t in range(6)))[:-20]])
+    def test_description_that_is_lost(self, described: str | None, tmp_path: Path) -> None:
+        """Planes would be points in time; one image is what it is."""
+        for name, video in (("a", VIDEO), ("b", VIDEO[:1])):  # under its name tifffile would write a description
+            write_pages(tmp_path / f"{name}.tif", video, described).rename(tmp_path / f"{name}.OME.tif")
+        refused(tmp_path / "a.OME.tif", "is called OME-TIFF", "damaged or missing")
+        np.testing.assert_array_equal(frames(tmp_path / "b.OME.tif"), VIDEO[:1])
+
     def test_several_images(self, tmp_path: Path) -> None:
         with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as file:
             for _ in range(2):
