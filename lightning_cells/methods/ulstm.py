@@ -64,6 +64,10 @@ class ULSTM(SegmentingMethod):
         linker: Linker = Overlap(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
+        if warm_up_frames < 0:
+            raise InputError(f"model.warm_up_frames={warm_up_frames}: must be 0 or more")
+        if not 0 <= bn_momentum <= 1:
+            raise InputError(f"model.bn_momentum={bn_momentum}: must be between 0 and 1")
         self.remember()
         self.optimization = optimization
         self.decoder = decoder

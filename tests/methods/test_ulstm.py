@@ -405,6 +405,12 @@ def test_other_files_are_no_checkpoints_of_ours(tmp_path):
             checkpoint_settings(tmp_path / f"{number}.ckpt")
 
 
+@pytest.mark.parametrize("option", [{"warm_up_frames": -1}, {"bn_momentum": -1.0}, {"bn_momentum": float("nan")}])
+def test_options_out_of_range(option):
+    with pytest.raises(InputError, match=rf"^model\.{next(iter(option))}=(-1|nan).*: must be"):
+        ULSTM(**TINY | option)
+
+
 def test_a_training_without_end_needs_a_constant_rate(simulated):
     method = ULSTM(**TINY, optimization=Optimization(schedule="decay"))
     data = SequenceDataModule(str(simulated), clip_length=2, batches_per_epoch=1)
