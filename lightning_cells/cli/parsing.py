@@ -28,6 +28,7 @@ _GIVEN = re.compile(r"^\s*Given value: (?P<value>.+)", re.MULTILINE)
 _NO_CLASS = re.compile(r"Expected a dot import path string: (?P<name>\S+)")
 _TYPES = re.compile(r"(?:an? )?(?:<class '(\w+)'>|typing\.(Literal\[[^\]]*\]))")
 _REMEDIES = (
+    (re.compile(r"Got value: None$"), ": give one, or leave the option out"),
     # YAML reads 01 as a number.
     (re.compile(r"Expected str\b.*Got value: [\d.]+$"), ': quote names that look like numbers, as in \'["01", "02"]\''),
     (re.compile(r"^Expected list\b"), ": write a list in brackets, as in '[\"01\", \"02\"]' or '[1, 2]'"),

@@ -84,6 +84,10 @@ class Parser(LightningArgumentParser):
                 content = yaml.safe_dump({**settings, "model": model})
         return super()._load_config_parser_mode(content, *args, **kwargs)
 
+    def validate(self, namespace: Any, *args: Any, skip_unset: bool = True, **kwargs: Any) -> None:
+        """Called by the base class with what was read, which takes an empty value of a file for any type."""
+        super().validate(namespace, *args, skip_unset=False, **kwargs)
+
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Called by the base class for every mistake on the command line or in a file."""
         known = {action.dest for parser in (self, *_subparsers(self)) for action in parser._actions}
@@ -128,10 +132,13 @@ class TrainingCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what each training verb has beside model, data and trainer."""
         parser.add_argument(
-            "--output_dir", type=str, default=None, help=f"folder for all that is written (${HOME_VARIABLE}, outputs)"
+            "--output_dir",
+            type=str | None,
+            default=None,
+            help=f"folder for all that is written (${HOME_VARIABLE}, outputs)",
         )
-        parser.add_argument("--init", type=str, default=None, metavar="MODEL", help=_INIT)
-        parser.add_argument("--allow", type=str, default=None, metavar="PACKAGES", help=ALLOW_HELP)
+        parser.add_argument("--init", type=str | None, default=None, metavar="MODEL", help=_INIT)
+        parser.add_argument("--allow", type=str | None, default=None, metavar="PACKAGES", help=ALLOW_HELP)
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
         parser.add_lightning_class_args(Pictures, "pictures")
         parser.add_lightning_class_args(ResultFolders, "results")
@@ -175,7 +182,7 @@ class TrainingCLI(LightningCLI):
         parser.usage = f"lightning-cells {subcommand} [-c FILE ...] [--option VALUE ...]"
         parser.description = _DESCRIPTION
         if subcommand == "fit":
-            parser.add_argument("--resume", type=str, default=None, help=_RESUME)
+            parser.add_argument("--resume", type=str | None, default=None, help=_RESUME)
         return parser
 
     def _parse_ckpt_path(self) -> None:

@@ -51,6 +51,25 @@ def test_mistake_in_an_option(words: str, simulated: Path, home: Path, capfd: Ca
     assert not list(home.iterdir()), "nothing was begun"
 
 
+@pytest.mark.parametrize(
+    ("text", "option"),
+    [
+        ("data: {root: }", "data.root: Expected str"),
+        ("data:\n  batch_size:", "data.batch_size: Expected int"),
+        ("data: {augmentation: {noise: }}", "data.augmentation.noise: Expected float"),
+        ("model: {init_args: {channels: }}", "model.channels: Expected tuple"),
+        ("model: {decoder: {border: }}", "model.decoder.border: Expected int"),
+        ("trainer: {max_steps: }", "trainer.max_steps: Expected int"),
+        ("checkpoint: {mode: }", "checkpoint.mode: Expected Literal['min', 'max']"),
+    ],
+)
+def test_empty_value_in_a_file(text: str, option: str, home: Path, tmp_path: Path, capfd: Capture) -> None:
+    (tmp_path / "empty.yaml").write_text(text)
+    line = complaint(capfd, "fit", *METHOD, *QUIET, "-c", tmp_path / "empty.yaml")
+    assert line == f"{option}. Got value: None: give one, or leave the option out"
+    assert not list(home.iterdir())
+
+
 VALUES = {
     "--model UNET": "model: 'UNET' is no method: give -c conf/method/NAME/tiny.yaml, --model NAME with one of ",
     "--model lightning_cells.methods.CellMethod": "model: no method is chosen: give -c conf/method/NAME/tiny.yaml",
