@@ -66,7 +66,7 @@ def _environment(uri: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_OF_SERVERS)}
     for name in _OF_THE_SERVER:
         kept.pop(name, None)
-    return {**kept, "MLFLOW_BACKEND_STORE_URI": uri, **_LEFT_OUT}
+    return {**kept, "MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_REGISTRY_STORE_URI": uri, **_LEFT_OUT}
 
 
 def _when_it_answers(health: str, lines: list[tuple[str, str]], opens: bool) -> None:
