@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import tempfile
 import zipfile
@@ -212,7 +213,8 @@ def read_sweep(folder: Path) -> Any:
     plan = StudyFile.read(next(folder.iterdir(), folder / "sweep.yaml"))
     make_sampler(plan)
     make_pruner(plan)
-    return [repr(plan).replace(str(folder), ""), plan.words(plan.space.lowest())]
+    written = re.sub(r" at 0x[0-9a-f]+", "", repr(plan))  # some of it is written as where it lies in memory
+    return [written.replace(str(folder), ""), plan.words(plan.space.lowest())]
 
 
 def make_table(folder: Path) -> None:

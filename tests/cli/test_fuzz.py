@@ -11,7 +11,9 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks/fuzz.py"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["result", "frames", "stack", "data", "checkpoint", "sweep", "table", "archive"])
+@pytest.mark.parametrize(
+    "kind", ["result", "frames", "stack", "data", "volume-data", "checkpoint", "sweep", "table", "archive"]
+)
 def test_damaged_inputs_give_no_stack_trace(kind: str) -> None:
     words = [sys.executable, str(SCRIPT), "--kind", kind, "--seed", "7", "--share", "0.04"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
