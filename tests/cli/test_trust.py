@@ -144,7 +144,7 @@ def test_predict_takes_only_what_is_done_to_frames(content: dict[str, Any], home
     path = saved(content, home / "bad.ckpt")
     changed = content[SETTINGS]["data"] | {"root": "/etc", "predict": ["*"], "transforms": [{"class_path": EVIL}]}
     torch.save({**content, SETTINGS: content[SETTINGS] | {"data": changed}}, path)
-    assert checkpoint_settings(path)["data"] == {"normalisation": "percentile", "scale": 1.0}
+    assert checkpoint_settings(path)["data"] == {"normalisation": "percentile", "scale": 1.0, "sequence": "time"}
 
 
 def test_lightnings_own_way_asks_too(content: dict[str, Any], imported: Path, home: Path) -> None:
