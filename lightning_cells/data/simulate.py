@@ -6,14 +6,14 @@ annotated to train, track and measure.
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 
-from lightning_cells.data.atomic import beside
 from lightning_cells.data.image_files import write_image
+from lightning_cells.data.locking import exclusive
 from lightning_cells.data.simulation.brightfield import brightfield
 from lightning_cells.data.simulation.fibres import fibres
 from lightning_cells.data.simulation.nuclei import nuclei
@@ -118,29 +118,44 @@ def _extend(lineage: Lineage, frame: int, labels: np.ndarray, parents: dict[int,
 
 @contextmanager
 def _whole(out: Path) -> Iterator[Path]:
-    """Gives a hidden folder that becomes `out` at the end, or is removed on an error."""
-    try:
-        exists = out.exists()
-        if exists and any(out.iterdir()):
-            raise InputError(f"{out}: is not empty: choose another folder, or remove this one first")
-        # an empty folder that exists may be somebody's working directory or a mount: it is filled, not replaced
-        partial = beside(out / "simulation" if exists else out)
-        partial.mkdir(parents=True)
-    except NotADirectoryError:
-        raise InputError(f"{out}: is not a folder: choose another name") from None
-    except OSError as error:
-        raise InputError(f"{out}: cannot be made ({error.strerror}): choose another folder") from None
-    try:
-        yield partial
-        if not exists:
-            if out.exists():
-                raise InputError(f"{out}: was made by somebody else meanwhile: choose another folder")
-            partial.rename(out)
-        else:
-            for folder in sorted(partial.iterdir(), reverse=True):  # truth before its frames
-                folder.rename(out / folder.name)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    """Gives a hidden folder that becomes `out` at the end, or is removed on an error.
+
+    What a killed process left of the same is removed; a process that makes it now is waited for.
+    """
+    with ExitStack() as held:
+        try:
+            exists = out.exists()
+            # an empty folder that exists may be somebody's working directory or a mount: it is filled, not replaced
+            partial = out / ".simulating" if exists else out.with_name(f".{out.name}.simulating")
+            lock = partial.with_name(f"{partial.name}.lock")
+            _check_free(out, exists, {partial, lock})
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(exclusive(lock))
+            _check_free(out, exists, {partial, lock})
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+        except (NotADirectoryError, FileExistsError):
+            raise InputError(f"{out}: is not a folder: choose another name") from None
+        except OSError as error:
+            raise InputError(f"{out}: cannot be made ({error.strerror}): choose another folder") from None
+        try:
+            yield partial
+            _check_free(out, exists, {partial, lock})
+            if not exists:
+                partial.rename(out)
+            else:
+                for folder in sorted(partial.iterdir(), reverse=True):  # truth before its frames
+                    folder.rename(out / folder.name)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_free(out: Path, existed: bool, ours: set[Path]) -> None:
+    """Raises InputError if there is something in the way of a data set."""
+    if not existed and out.exists():
+        raise InputError(f"{out}: was made by somebody else meanwhile: choose another folder")
+    if existed and not ours.issuperset(out.iterdir()):
+        raise InputError(f"{out}: is not empty: choose another folder, or remove this one first")
 
 
 def _check(kind: str, sequences: int, frames: int, size: tuple[int, int], seed: int) -> None:

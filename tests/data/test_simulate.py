@@ -332,6 +332,23 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("exists", [False, True])
+def test_what_a_killed_process_left_is_removed(tmp_path: Path, exists: bool) -> None:
+    out = tmp_path / "out"
+    if exists:
+        out.mkdir()
+    code = (
+        "import os, sys; from pathlib import Path; import lightning_cells.data.simulate as module\n"
+        "module.write_tracks = lambda *_: os.kill(os.getpid(), 9)\n"
+        "module.simulate(Path(sys.argv[1]), sequences=1, frames=1, size=(32, 32))"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(out)], check=False).returncode == -9
+    assert list(tmp_path.rglob("t000.tif")), "it had begun"
+    simulate(out, sequences=1, frames=1, size=(32, 32))
+    assert os.listdir(tmp_path) == ["out"]
+    assert sorted(os.listdir(out)) == ["01", "01_GT"]
+
+
+@pytest.mark.parametrize("exists", [False, True])
 def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exists: bool) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
