@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 import tifffile
 
-from lightning_cells.data.atomic import beside
 from lightning_cells.data.frames import open_frames
+from lightning_cells.data.locking import reserved
 from lightning_cells.data.voxels import CUBE, check_voxel
 from lightning_cells.errors import InputError
 from lightning_cells.result import Result
@@ -45,18 +45,13 @@ def export(result: Result, to: str, out: Path, voxel: tuple[float, ...] | None =
         raise InputError(f"{out}: is a folder with something else in it: give another name by --out")
     write, _ = FORMATS[to]
     space = _space(result, voxel)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = beside(out)
-    try:
-        write(result, temporary, space)
-        if temporary.is_dir():
-            (temporary / _MARK).write_text(f"{to}\n")
+    with reserved(out.with_name(f".{out.name}.exporting")) as hidden:
+        write(result, hidden, space)
+        if hidden.is_dir():
+            (hidden / _MARK).write_text(f"{to}\n")
         if out.is_dir():
             shutil.rmtree(out)
-        temporary.replace(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.unlink(missing_ok=True)
+        hidden.replace(out)
     return out
 
 

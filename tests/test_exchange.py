@@ -108,6 +108,16 @@ def test_empty_results_and_twice(to: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
+def test_what_a_killed_export_left_is_removed(result: Result, tmp_path: Path) -> None:
+    (tmp_path / ".cells.csv.exporting").write_text("half")
+    (tmp_path / ".cells.exporting").mkdir()
+    (tmp_path / ".cells.exporting" / "half.tif").write_bytes(b"half")
+    export(result, "csv", tmp_path / "cells.csv")
+    out = export(result, "napari", tmp_path / "cells")
+    assert {path.name for path in tmp_path.iterdir()} == {"cells.csv", "cells"}
+    assert "half.tif" not in {path.name for path in out.iterdir()}
+
+
 def test_a_folder_of_someone_else_is_left_alone(result: Result, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").touch()

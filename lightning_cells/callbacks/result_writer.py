@@ -1,6 +1,5 @@
 """Predictions -> result folders in Cell Tracking Challenge layout."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_cells.data.clips import Chunk
-from lightning_cells.data.locking import exclusive
+from lightning_cells.data.locking import reserved
 from lightning_cells.data.result_folder import ResultWriter
 from lightning_cells.data.tracks import Lineage
 from lightning_cells.errors import InputError
@@ -81,11 +80,8 @@ class ResultFolders(Callback):
         """A writer by whose hidden folder the next process knows what a killed one left, and removes it."""
         hidden = target.with_name(f".{target.name}.predicting")
         writer = ResultWriter(target, digits, hidden)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive(target.with_name(f".{target.name}.lock")):
-            shutil.rmtree(hidden, ignore_errors=True)
-            with writer:
-                yield writer
+        with reserved(hidden), writer:
+            yield writer
 
     def folder(self, trainer: Trainer) -> Path:
         """Folder of all results of this prediction."""

@@ -1,6 +1,7 @@
-"""A lock between processes, given back by the operating system when its holder dies."""
+"""A lock between processes, given back by the operating system when its holder dies, and names under it."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -38,3 +39,30 @@ def exclusive(path: Path) -> Iterator[None]:
         with suppress(OSError):  # Windows removes no open file: a left-over file does no harm
             path.unlink()
         lock.release()
+
+
+@contextmanager
+def reserved(hidden: Path) -> Iterator[Path]:
+    """Gives a hidden name, the same in each process, to one process alone, for what will be renamed from it.
+
+    What a killed process left under the name is removed, at first; what was not renamed, at the end. Missing parents
+    are made.
+
+    Raises:
+        OSError: if the folder cannot be written to, or its file system has no locks.
+    """
+    hidden.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive(hidden.with_name(f"{hidden.name}.lock")):
+        _remove(hidden)
+        try:
+            yield hidden
+        finally:
+            _remove(hidden)
+
+
+def _remove(path: Path) -> None:
+    """Removes a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

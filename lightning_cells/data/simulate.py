@@ -4,7 +4,6 @@ Every cell of every frame is segmented, labelled and linked to its mother, so no
 annotated to train, track and measure.
 """
 
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from lightning_cells.data.image_files import write_image
-from lightning_cells.data.locking import exclusive
+from lightning_cells.data.locking import reserved
 from lightning_cells.data.simulation.brightfield import brightfield
 from lightning_cells.data.simulation.fibres import fibres
 from lightning_cells.data.simulation.nuclei import nuclei
@@ -126,35 +125,29 @@ def _whole(out: Path) -> Iterator[Path]:
         try:
             exists = out.exists()
             # an empty folder that exists may be somebody's working directory or a mount: it is filled, not replaced
-            partial = out / ".simulating" if exists else out.with_name(f".{out.name}.simulating")
-            lock = partial.with_name(f"{partial.name}.lock")
-            _check_free(out, exists, {partial, lock})
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(exclusive(lock))
-            _check_free(out, exists, {partial, lock})
-            shutil.rmtree(partial, ignore_errors=True)
+            hidden = out / ".simulating" if exists else out.with_name(f".{out.name}.simulating")
+            _check_free(out, exists, hidden)
+            partial = held.enter_context(reserved(hidden))
+            _check_free(out, exists, hidden)
             partial.mkdir()
         except (NotADirectoryError, FileExistsError):
             raise InputError(f"{out}: is not a folder: choose another name") from None
         except OSError as error:
             raise InputError(f"{out}: cannot be made ({error.strerror}): choose another folder") from None
-        try:
-            yield partial
-            _check_free(out, exists, {partial, lock})
-            if not exists:
-                partial.rename(out)
-            else:
-                for folder in sorted(partial.iterdir(), reverse=True):  # truth before its frames
-                    folder.rename(out / folder.name)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        yield partial
+        _check_free(out, exists, hidden)
+        if not exists:
+            partial.rename(out)
+        else:
+            for folder in sorted(partial.iterdir(), reverse=True):  # truth before its frames
+                folder.rename(out / folder.name)
 
 
-def _check_free(out: Path, existed: bool, ours: set[Path]) -> None:
-    """Raises InputError if there is something in the way of a data set."""
+def _check_free(out: Path, existed: bool, hidden: Path) -> None:
+    """Raises InputError if there is something in the way of a data set but what simulations hide there."""
     if not existed and out.exists():
         raise InputError(f"{out}: was made by somebody else meanwhile: choose another folder")
-    if existed and not ours.issuperset(out.iterdir()):
+    if existed and not all(path.name.startswith(hidden.name) for path in out.iterdir()):
         raise InputError(f"{out}: is not empty: choose another folder, or remove this one first")
 
 
