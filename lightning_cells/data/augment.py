@@ -1,6 +1,6 @@
 """Random changes of a clip: one geometry for all its frames, and a pure function of a seed.
 
-The only module that knows albumentations.
+The only module that knows albumentations, which it imports where a user adds transforms of its.
 """
 
 import copy
@@ -8,11 +8,8 @@ import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing it must not ask the network for a newer version
-
-import albumentations as A
 import cv2
 import numpy as np
 import torch
@@ -22,7 +19,10 @@ from lightning_cells.data.intensity import GROUND, smooth_labels
 from lightning_cells.data.sampling import Point
 from lightning_cells.errors import InputError
 
-Transform: TypeAlias = A.BasicTransform
+if TYPE_CHECKING:  # a second of imports that most trainings, and all of `track`, do without
+    from albumentations import BasicTransform
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing it must not ask the network for a newer version
 
 STREAM = 1  # keeps our draws apart from those of a caller who seeds a generator with the same number
 
@@ -125,15 +125,6 @@ class Augmentation:
             raise InputError(f"data.augmentation.shading_grid={self.shading_grid}: must be 2 or more")
 
 
-class RandomTurn(A.RandomRotate90):
-    """`albumentations.RandomRotate90` that keeps the shape: what is not square turns by 0 or 180 degrees."""
-
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, int]:
-        """Rounds the quarter turns drawn, 0 to 3, down to half turns if the shape asks for it."""
-        height, width = params["shape"][:2]
-        return {"factor": params["factor"] if height == width else params["factor"] // 2 * 2}
-
-
 class ClipAugmentation:
     """Cuts a clip out of a sequence and changes it at random, the same way in all its frames.
 
@@ -147,16 +138,9 @@ class ClipAugmentation:
             to them; geometry should have ``fill_mask=-1``.
     """
 
-    def __init__(self, settings: Augmentation, transforms: Sequence[Transform] = ()) -> None:
+    def __init__(self, settings: Augmentation, transforms: Sequence["BasicTransform"] = ()) -> None:
         self.settings = settings
-        flips = [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)] if settings.flip else []
-        turns = [RandomTurn(p=1)] if settings.rot90 else []
-        self._symmetry = A.Compose([*flips, *turns])
-        self._transforms = A.Compose(
-            copy.deepcopy(list(transforms)),
-            additional_targets={"classes": "masks"},
-            mask_interpolation=cv2.INTER_NEAREST,
-        )
+        self._transforms = _composed(transforms) if transforms else None
 
     def __call__(
         self,
@@ -184,14 +168,9 @@ class ClipAugmentation:
             the image, frames are mirrored, labels and classes are -1.
         """
         rng = np.random.default_rng((seed, STREAM))
-        # One generator for all: `set_random_seed` would give each transform its own copy of the same stream,
-        # and the two flips would only ever happen together.
         python_rng = random.Random(seed)
-        self._symmetry.set_random_state(rng, python_rng)
-        self._transforms.set_random_state(rng, python_rng)
-
         size = (int(frames.shape[1]), int(frames.shape[2]))
-        grids = self._draw_maps(size, len(indices), centre, rng)
+        grids = self._draw_maps(size, len(indices), centre, rng, python_rng)
         maps = [deformation.sampling(grid, size) for grid in grids]
         clip = deformation.resample_frames(frames, indices, maps)
         labels, classes = (
@@ -200,23 +179,21 @@ class ClipAugmentation:
         if labels is not None and self.settings.unknown_border:
             margin = np.stack([_in_margin(grid, size, self.settings.unknown_border) for grid in grids])
             labels[(labels == 0) & margin] = deformation.UNKNOWN
-        if self._transforms.transforms:
-            clip, labels, classes = self._transform(clip, labels, classes)
+        if self._transforms is not None:
+            # One generator for all: `set_random_seed` would give each transform its own copy of the same stream.
+            self._transforms.set_random_state(rng, python_rng)
+            clip, labels, classes = _transformed(self._transforms, clip, labels, classes)
         if labels is not None:
             labels = smooth_labels(labels, self.settings.label_smoothing)
         return _vary_intensity(clip, self.settings, rng), labels, classes
 
-    def _transform(
-        self, clip: np.ndarray, labels: np.ndarray | None, classes: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-        """Applies what albumentations shall do besides; what it does to intensities ends in [0, 1]."""
-        low = clip.min()
-        span = (clip.max() - low) or np.float32(1)
-        changed = self._transforms(images=(clip - low) / span, masks=labels, classes=classes)
-        return changed["images"] * span + low, changed["masks"], changed["classes"]
-
     def _draw_maps(
-        self, size: tuple[int, int], frames: int, centre: Point | None, rng: np.random.Generator
+        self,
+        size: tuple[int, int],
+        frames: int,
+        centre: Point | None,
+        rng: np.random.Generator,
+        python_rng: random.Random,
     ) -> list[np.ndarray]:
         """Draws crop, flips, turns, rotation, scale and spline as one map, or one for each frame."""
         settings = self.settings
@@ -234,7 +211,7 @@ class ClipAugmentation:
                 origin.append(min(max(round(centre[axis]) - shape[axis] // 2, low), high))
         angle = rng.uniform(-settings.rotation, settings.rotation)
         factors = rng.uniform(*settings.scale) * rng.uniform(*settings.stretch, size=2)
-        matrix = deformation.linear_part(angle, (factors[0], factors[1])) @ self._draw_symmetry(shape)
+        matrix = deformation.linear_part(angle, (factors[0], factors[1])) @ self._draw_symmetry(shape, python_rng)
         fields: list[np.ndarray | None] = [None]
         spline = (settings.elastic_grid, rng, settings.elastic, settings.elastic_distribution)
         if settings.elastic > 0 and settings.elastic_times > 1:
@@ -243,14 +220,43 @@ class ClipAugmentation:
             fields = [deformation.spline_field(shape, *spline)]
         return [deformation.sampling_map(shape, (origin[0], origin[1]), matrix, field) for field in fields]
 
-    def _draw_symmetry(self, shape: tuple[int, int]) -> np.ndarray:
+    def _draw_symmetry(self, shape: tuple[int, int], rng: random.Random) -> np.ndarray:
         """Draws flips and turns as a (2, 2) signed permutation of rows and columns.
 
-        albumentations flips a map of a few pixels, not every frame; the steps in the flipped map are the matrix.
+        The draws are those of albumentations' `Compose` of `HorizontalFlip`, `VerticalFlip` and `RandomRotate90`, which
+        made them in earlier versions: a seed still gives the same clip.
         """
-        steps = np.mgrid[:2, : 2 + (shape[0] != shape[1])].astype(np.float32)
-        steps = self._symmetry(images=steps)["images"]
-        return np.stack([steps[:, 1, 0] - steps[:, 0, 0], steps[:, 0, 1] - steps[:, 0, 0]], axis=1)
+        rng.random()  # whether to compose at all
+        matrix = np.eye(2, dtype=int)
+        if self.settings.flip:
+            for axis in (1, 0):
+                if rng.random() < 0.5:
+                    matrix[:, axis] *= -1
+        if self.settings.rot90:
+            turns = rng.randint(0, 3)
+            if shape[0] != shape[1]:
+                turns = turns // 2 * 2  # a half turn keeps the shape
+            matrix = matrix @ np.linalg.matrix_power(np.array([[0, 1], [-1, 0]]), turns)
+        return matrix
+
+
+def _composed(transforms: Sequence["BasicTransform"]) -> Any:
+    """Albumentations' transforms as one."""
+    import albumentations as A
+
+    return A.Compose(
+        copy.deepcopy(list(transforms)), additional_targets={"classes": "masks"}, mask_interpolation=cv2.INTER_NEAREST
+    )
+
+
+def _transformed(
+    transforms: Any, clip: np.ndarray, labels: np.ndarray | None, classes: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Applies what albumentations shall do besides; what it does to intensities ends in [0, 1]."""
+    low = clip.min()
+    span = (clip.max() - low) or np.float32(1)
+    changed = transforms(images=(clip - low) / span, masks=labels, classes=classes)
+    return changed["images"] * span + low, changed["masks"], changed["classes"]
 
 
 def _in_margin(grid: np.ndarray, size: tuple[int, int], width: int) -> np.ndarray:

@@ -4,14 +4,14 @@ import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from lightning_cells.data.augment import Augmentation, ClipAugmentation, Transform
+from lightning_cells.data.augment import Augmentation, ClipAugmentation
 from lightning_cells.data.clips import Chunk, ChunkDataset, Clip, ClipDataset, ClipLoader
 from lightning_cells.data.ctc import sequence_names
 from lightning_cells.data.intensity import Normalisation
@@ -23,6 +23,9 @@ from lightning_cells.data.stills import open_images
 from lightning_cells.data.voxels import Order, check_voxel
 from lightning_cells.errors import InputError
 from lightning_cells.paths import find_data
+
+if TYPE_CHECKING:
+    from albumentations import BasicTransform
 
 
 class SequenceDataModule(LightningDataModule):
@@ -101,7 +104,7 @@ class SequenceDataModule(LightningDataModule):
         sequence: Order = "time",
         balance: Balance = "uniform",
         augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
-        transforms: list[Transform] | None = None,
+        transforms: "list[BasicTransform] | None" = None,
         batch_size: int = 2,
         batches_per_epoch: int = 100,
         chunk: int = 8,

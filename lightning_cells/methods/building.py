@@ -6,7 +6,6 @@ from pathlib import Path
 from threading import get_ident
 from typing import NamedTuple
 
-import jsonargparse
 import numpy as np
 import torch
 from torch import Tensor
@@ -58,6 +57,8 @@ def load_method(path: Path) -> tuple[CellMethod, Preprocessing]:
         InputError: if the file is missing, damaged, holds weights that cannot be used, names classes of a package that
             nobody allowed, or was not written by a method that this version has.
     """
+    import jsonargparse  # slow to import, and what is built from Python does without
+
     checkpoint = read_checkpoint(path)
     settings, weights = settings_of(checkpoint, path), weights_of(checkpoint, path)
     parser = jsonargparse.ArgumentParser(exit_on_error=False)

@@ -128,6 +128,18 @@ def test_frames_that_are_not_square_keep_their_shape():
     assert len(arrangements(Augmentation(crop=None, rot90=False, flip=False), image)) == 1
 
 
+@pytest.mark.parametrize("used", [("flip",), ("rot90",), ("flip", "rot90")])
+def test_flips_and_turns_are_those_that_albumentations_draws(used):
+    """Earlier versions drew them by it: a seed still gives the same clip."""
+    image = np.arange(25, dtype=np.float32).reshape(1, 5, 5)
+    change = ClipAugmentation(Augmentation(crop=None, flip="flip" in used, rot90="rot90" in used))
+    flips = [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)] if "flip" in used else []
+    theirs = A.Compose([*flips, *([A.RandomRotate90(p=1)] if "rot90" in used else [])])
+    for seed in range(50):
+        theirs.set_random_state(np.random.default_rng(0), random.Random(seed))
+        assert np.array_equal(change(image, None, None, [0], None, seed)[0], theirs(images=image)["images"])
+
+
 def test_a_small_frame_is_mirrored_out_and_its_surroundings_are_unknown():
     rng = np.random.default_rng(0)
     frames = rng.normal(size=(2, 10, 30)).astype(np.float32)
