@@ -1,274 +1,221 @@
-"""What a GPU makes of the papers' networks: training steps, clustering, and `track` on large frames.
+"""What a GPU makes of the papers' presets: training steps, clustering, `track` on large frames, minutes of training.
 
-Training steps of RSHN and U-LSTM as their papers have them, in several precisions and layouts: milliseconds of the
-clock, share of the operations per second that a large matrix product reaches on the same device, memory, and the
-largest batch. The RSHN's paper had 0.42 s per iteration on a Titan V, and 4.5 to 140 s per frame for tracking.
+In at most eight minutes, and on a bare machine: without network, and without the packages of the command line, of runs
+and of studies (albumentations, jsonargparse, mlflow, optuna). Each part is a process of its own, which imports while
+the part before it is measured, and is ended when its time is up. What is found out is written at once, a line of JSON
+each, so that it survives whatever comes after; tables are made of the lines at the end, or by --tables of those that a
+killed run has left.
 
-    python benchmarks/gpu.py [--device cuda] [--rounds 10] [--only steps clustering track]
-    python benchmarks/gpu.py --device cpu    # a small form that shows that all of it runs
+    python benchmarks/gpu.py [--parts rshn track] [--lines FILE] [--budget 480]
+    python benchmarks/gpu.py --device cpu          # a small form that shows that all of it runs
+    python benchmarks/gpu.py --tables --lines FILE
 """
 
 import argparse
-import copy
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
-from harness import Call, Times, saved_megabytes, table, take_turns
+from gpu_tables import report
 
-# isort: split
-import numpy as np
-import torch
-import track_parts
-from clustering import embed, voronoi
-from cosine_loss import cells
-from steps import Step, compiled_cells, rshn_sizes, ulstm_sizes
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
-from track import train
-
-from lightning_cells.data.neighbours import CosineTarget
-from lightning_cells.data.simulate import simulate
-from lightning_cells.instances.embedding import EmbeddingDecoder, foreground_mask
-from lightning_cells.instances.mean_shift import MeanShift
-from lightning_cells.losses.cosine_embedding import CosineEmbeddingLoss, cell_blocks
-from lightning_cells.losses.cross_entropy import ThreeClassLoss
-from lightning_cells.networks.hourglass import StackedHourglass
-from lightning_cells.networks.ulstm import ULSTM
-from lightning_cells.tracking import Tracker
-
-Loss = Callable[[list[Tensor] | Tensor], Tensor]
-PAPER = "the paper's own implementation, Titan V"
+BUDGET, LEAST = 480, 12  # seconds of the whole, and those without which a part does not begin
+ENDING = 8  # seconds that a part has to end by itself when its time is up
 
 
-class Graphed(nn.Module):
-    """A network's forward and backward pass, each recorded once and played as one CUDA graph."""
+class Part(NamedTuple):
+    """A part, and the most seconds that it gets on a GPU."""
 
-    def __init__(self, network: nn.Module, clip: Tensor) -> None:
-        super().__init__()
-        self.network = torch.cuda.make_graphed_callables(_Outputs(network), (clip,))
-
-    def forward(self, clip: Tensor) -> tuple[list[Tensor] | Tensor, None]:
-        """What the network returns, without the state."""
-        outputs = self.network(clip)
-        return (list(outputs) if len(outputs) > 1 else outputs[0]), None
+    name: str
+    seconds: float
 
 
-class _Outputs(nn.Module):
-    """The network's outputs as a tuple of tensors."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, clip: Tensor) -> tuple[Tensor, ...]:
-        outputs = self.network(clip)[0]
-        return tuple(outputs) if isinstance(outputs, list) else (outputs,)
-
-
-def flops(network: nn.Module, clip: Tensor) -> float:
-    """Operations of a forward and a backward pass, counted on tensors without data."""
-    network = copy.deepcopy(network).to("meta")
-    with FlopCounterMode(display=False) as counter:
-        outputs = network(torch.empty_like(clip, device="meta"))[0]
-        sum(output.sum() for output in (outputs if isinstance(outputs, list) else [outputs])).backward()
-    return float(counter.get_total_flops())
+# The last one gets what is left.
+PARTS = (
+    Part("device", 15),
+    Part("rshn", 65),
+    Part("ulstm", 50),
+    Part("clustering", 20),
+    Part("track", 55),
+    Part("gruunet", 25),
+    Part("brightfield", 25),
+    Part("adversarial", 20),
+    Part("train", 240),
+)
+BESIDE = "beside"  # what the CPU does while the GPU is busy: videos are drawn, operations counted
 
 
-def peaks(device: str, wait: Call) -> dict[str, float]:
-    """Operations per second of a large matrix product, by precision."""
-    side = 8192 if device == "cuda" else 512
-    found = {}
-    for name, dtype in (("float32", torch.float32), ("TF32", torch.float32), ("bfloat16", torch.bfloat16)):
-        a = torch.randn(side, side, device=device, dtype=dtype)
-        with rounding(name == "TF32"):
-            times = take_turns({name: lambda a=a: a @ a}, 5, 3, wait)
-        found[name] = 2 * side**3 / min(times[name].wall)
-    return found
+class Lines:
+    """Results, a line of JSON each."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def note(self, part: str, **found: Any) -> None:
+        """Writes a result."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"part": part, **found}) + "\n")
+
+    def read(self) -> list[dict[str, Any]]:
+        """All results; a line that a killed process has left half-written is none."""
+        found = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                found.append(json.loads(line))
+        return found
 
 
-@contextmanager
-def rounding(tf32: bool) -> Iterator[None]:
-    """Lets convolutions and matrix products round to TF32, or not."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-
-
-def steps(name: str, network: nn.Module, clip: Tensor, loss: Loss, rounds: int, wait: Call) -> None:
-    """One table."""
-    device = clip.device.type
-    work, top = flops(network, clip), peaks(device, wait)
-    network.to(device)
-
-    def graphed() -> Step:
-        made = copy.deepcopy(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        with torch.autocast(device, torch.bfloat16, cache_enabled=False):
-            made = Graphed(made, clip)
-        return Step(made, clip, loss, bf16=True)
-
-    makers: dict[str, tuple[str, Callable[[], Step]]] = {
-        "float32": ("float32", lambda: Step(copy.deepcopy(network), clip, loss)),
-        "TF32": ("TF32", lambda: Step(copy.deepcopy(network), clip, loss)),
-        "TF32, channels last": ("TF32", lambda: Step(copy.deepcopy(network), clip, loss, last=True)),
-        "bfloat16": ("bfloat16", lambda: Step(copy.deepcopy(network), clip, loss, True)),
-        "bfloat16, channels last": ("bfloat16", lambda: Step(copy.deepcopy(network), clip, loss, True, True)),
-        "bfloat16, channels last, compiled cell": (
-            "bfloat16",
-            lambda: Step(compiled_cells(copy.deepcopy(network)), clip, loss, True, True),
-        ),
-        "bfloat16, channels last, compiled network": (
-            "bfloat16",
-            lambda: Step(torch.compile(copy.deepcopy(network)), clip, loss, True, True),
-        ),
-        "bfloat16, channels last, CUDA graph": ("bfloat16", graphed),
-    }
-    if device == "cpu":  # what has no meaning there, or takes minutes
-        makers = {
-            k: v for k, v in makers.items() if not k.startswith("TF32") and k.split(", ")[-1] in (k, "channels last")
-        }
-    rows = []
-    for variant, (precision, make) in makers.items():
+@contextlib.contextmanager
+def process(part: str, args: argparse.Namespace, folder: Path) -> Iterator[subprocess.Popen]:
+    """A part's process, which waits for a line with the seconds that it has; it ends with the context."""
+    words = [sys.executable, __file__, "--part", part, "--device", args.device, "--lines", str(args.lines)]
+    words += ["--folder", str(folder), "--rounds", str(args.rounds)]
+    log = folder / f"{part}.log"
+    with log.open("w") as file:
+        child = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=file, stderr=file, text=True, start_new_session=True
+        )
         try:
-            with rounding(precision == "TF32"):
-                step = make()
-                if device == "cuda":
-                    torch.cuda.reset_peak_memory_stats()
-                times: Times = take_turns({variant: step}, rounds, 1, wait)[variant]
-        except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:
-            rows.append([variant, "", "", "", f"does not run: {str(error).splitlines()[0][:80]}"])
-            continue
-        share = work / (times.wall_ms / 1e3) / top[precision]
-        memory = torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else saved_megabytes(step.forward) / 1e3
-        rows.append([variant, f"{times.wall_ms:.1f}", f"{100 * share:.0f} %", f"{memory:.2f}", ""])
-        del step
-    reached = ", ".join(f"{precision} {speed / 1e12:.3g}" for precision, speed in top.items())
-    print(f"### {name}: clip {tuple(clip.shape)}, {work / 1e12:.3g} TFLOP per step\n")
-    print(f"a matrix product reaches (TFLOP/s): {reached}\n")
-    if name == "RSHN" and device == "cuda":
-        rows.append([PAPER, "420", "", "", ""])
-    table(["step", "wall ms", "share of a matrix product's speed", "memory GB", ""], rows)
-
-
-def largest_batch(make: Callable[[int], Step]) -> int:
-    """The largest power of two that fits."""
-    batch = 1
-    while True:
-        try:
-            make(batch)()
-        except torch.cuda.OutOfMemoryError:
-            return batch // 2
+            yield child
         finally:
-            torch.cuda.empty_cache()
-        batch *= 2
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)  # with the loader's workers, and compilers
+                child.wait()
 
 
-def rshn(device: str, rounds: int, wait: Call) -> None:
-    options, frames, side = rshn_sizes(True)["paper" if device == "cuda" else "tiny"]
-    network, ours = StackedHourglass(**options), CosineEmbeddingLoss()
-    labels = cells(30)[:frames, :side, :side]
-    neighbours = torch.from_numpy(CosineTarget(50)(labels)["neighbours"])
-    one = cell_blocks(torch.from_numpy(labels), neighbours)  # the loader's workers do this
-    blocks = {name: each.to(device) for name, each in one.items()}
-
-    def loss(outputs: list[Tensor]) -> Tensor:
-        batch = len(outputs[0])
-        return ours.of_blocks(outputs, {name: each.expand(batch, *each.shape) for name, each in blocks.items()})
-
-    steps("RSHN", network, torch.randn(1, frames, 1, side, side, device=device), loss, rounds, wait)
-    if device == "cuda":
-        for recompute in (False, True):
-            whole = StackedHourglass(**options, recompute=recompute).to(device)
-
-            def make(batch: int, whole: nn.Module = whole) -> Step:
-                return Step(whole, torch.randn(batch, frames, 1, side, side, device=device), loss, True, True)
-
-            print(f"largest batch, bfloat16, recomputing {recompute}: {largest_batch(make)}\n")
+def told(child: subprocess.Popen, seconds: float) -> None:
+    """Tells a part to begin."""
+    assert child.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # it has failed before
+        child.stdin.write(f"{seconds}\n")
+        child.stdin.close()
 
 
-def ulstm(device: str, rounds: int, wait: Call) -> None:
-    channels, kernel, norm, shape = ulstm_sizes(True)["paper" if device == "cuda" else "tiny"]
-    batch, frames, side = shape
-    network, ours = ULSTM(channels, lstm_kernel=kernel, norm=norm), ThreeClassLoss().to(device)
-    classes = torch.randint(0, 3, (1, frames, side, side), device=device)
-
-    def loss(logits: Tensor) -> Tensor:
-        return ours(logits, classes.expand(len(logits), -1, -1, -1))
-
-    steps("U-LSTM", network, torch.randn(batch, frames, 1, side, side, device=device), loss, rounds, wait)
-    if device == "cuda":
-
-        def make(batch: int) -> Step:
-            return Step(network, torch.randn(batch, frames, 1, side, side, device=device), loss, True, True)
-
-        print(f"largest batch, bfloat16: {largest_batch(make)}\n")
-
-
-def clustering(device: str, rounds: int, wait: Call) -> None:
-    rows = []
-    for number in (25, 400) if device == "cuda" else (25,):
-        rng = np.random.default_rng(number)
-        embeddings = embed(voronoi(number, 256, rng), 0.05, rng).to(device)
-        mask = foreground_mask(embeddings)
-        calls = {"exact": MeanShift(algorithm="exact"), "fast": MeanShift(algorithm="fast")}
-        variants: dict[str, Call] = {name: partial(call, embeddings, mask) for name, call in calls.items()}
-        variants["whole decoder"] = partial(EmbeddingDecoder(), embeddings)
-        for name, used in take_turns(variants, rounds, 1, wait).items():
-            rows.append([number, int(mask.sum()), name, f"{used.wall_ms:.1f}"])
-    print("### Clustering of a tile of 256 x 256 in two frames\n")
-    table(["cells", "pixels", "algorithm", "wall ms"], rows)
-
-
-def tracking(device: str) -> None:
-    """Frames per second after a first call that warms up, without the start of the command."""
-    side, number, frames = (1024, 500, 16) if device == "cuda" else (128, 8, 6)
-    rows = []
-    with TemporaryDirectory() as temporary:
+def run(args: argparse.Namespace, lines: Lines) -> None:
+    """All parts one after the other."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by which the parts end, too
+    end = time.monotonic() + args.budget
+    parts = [part for part in PARTS if part.name in args.parts]
+    with TemporaryDirectory() as temporary, contextlib.ExitStack() as beside:
         folder = Path(temporary)
-        data = simulate(folder / "data", sequences=4, frames=24)
-        video = simulate(folder / "video", sequences=1, frames=frames, size=(side, side), cells=number) / "01"
-        watch = track_parts.Stopwatch()
-        for turn, method in enumerate(("ulstm", "rshn")):
-            checkpoint = train(method, data, folder, batches=100)
-            if not turn:
-                watch.attach()
-            Tracker(checkpoint, device).track_to(video, folder / "out")
-            watch.spent.clear()
-            start = track_parts.now()
-            _, found = Tracker(checkpoint, device).track_to(video, folder / "out")
-            took = track_parts.now() - start
-            parts = [f"{watch.spent[part] / frames * 1e3:.1f}" for part in track_parts.PARTS]
-            rows.append([method, found, f"{frames / took:.2f}", *parts])
-    print(f"### track, frames of {side} x {side} with {number} cells, tiny networks\n")
-    print("the RSHN's paper: 4.5 s (512 x 512) to 140 s (1100 x 700) per frame, 0.22 to 0.007 frames per second\n")
-    table(["method", "tracks found", "frames per second", *(f"{part} ms" for part in track_parts.PARTS)], rows)
+        told(beside.enter_context(process(BESIDE, args, folder)), args.budget)
+        waiting = contextlib.ExitStack()
+        ready = waiting.enter_context(process(parts[0].name, args, folder))
+        for part, later in zip(parts, [*parts[1:], None], strict=True):
+            child, running = ready, waiting
+            with running:
+                waiting = contextlib.ExitStack()
+                if later is not None:
+                    ready = waiting.enter_context(process(later.name, args, folder))
+                left = end - time.monotonic() - ENDING
+                limit = left if args.device == "cpu" or later is None else min(part.seconds, left)
+                if limit < LEAST:
+                    lines.note(part.name, skipped="no time left")
+                    continue
+                began = time.monotonic()
+                told(child, limit)
+                try:
+                    status = child.wait(limit + ENDING)
+                except subprocess.TimeoutExpired:
+                    status = "cut off"
+                failed = {} if status == 0 else {"said": last_line(folder / f"{part.name}.log")}
+                lines.note(part.name, ended=status, seconds=round(time.monotonic() - began, 1), **failed)
+
+
+def last_line(log: Path) -> str:
+    """What a process said last."""
+    said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return said[-1][:200] if said else ""
+
+
+def work(args: argparse.Namespace, lines: Lines) -> None:
+    """What the process of a part does: it imports, waits for its turn, and measures."""
+    import torch
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    warnings.filterwarnings("ignore")
+    os.environ["LIGHTNING_CELLS_HOME"] = str(args.folder / "home")
+    cuda, note = args.device == "cuda", partial(lines.note, args.part)
+    measure = part_of(args.part, note, args, cuda)
+    seconds = float(sys.stdin.readline() or 0)
+    if not seconds:
+        return
+    measure(seconds)
+
+
+def part_of(name: str, note: Callable[..., None], args: argparse.Namespace, cuda: bool) -> Callable[[float], None]:
+    """What a part measures, given the seconds that it has; what is slow to import is imported here."""
+    import gpu_clustering
+    import gpu_steps
+
+    if name == "device":
+        return lambda seconds: device(note, cuda)
+    if name == "clustering":
+        return lambda seconds: gpu_clustering.measure(note, cuda, args.rounds, time.monotonic() + seconds)
+    if name in gpu_steps.METHODS:
+        return lambda seconds: gpu_steps.measure(note, name, cuda, args.rounds, time.monotonic() + seconds)
+    import gpu_videos
+
+    if name == BESIDE:
+
+        def beside(seconds: float) -> None:
+            gpu_videos.draw(args.folder, cuda)
+            for method in gpu_steps.METHODS:
+                for who, count in gpu_steps.operations(method, "paper").items():
+                    note(preset=f"{method} {who}".strip(), operations=count)
+
+        return beside
+    if name == "track":
+        return lambda seconds: gpu_videos.track(note, args.folder, cuda)
+    scoring = 25 if cuda else 5
+    most = 180 if cuda else 10
+    return lambda seconds: gpu_videos.train(note, args.folder, cuda, max(5, min(most, seconds - scoring)))
+
+
+def device(note: Callable[..., None], cuda: bool) -> None:
+    """What is measured on."""
+    import gpu_clustering
+    import torch
+
+    name = torch.cuda.get_device_name() if cuda else "CPU, the small form"
+    memory = round(torch.cuda.get_device_properties(0).total_memory / 1e9, 1) if cuda else None
+    versions = {"torch": torch.__version__, "CUDA": torch.version.cuda, "cuDNN": torch.backends.cudnn.version()}
+    note(name=name, memory_gb=memory, versions=versions, peaks=gpu_clustering.peaks(cuda))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = [part.name for part in PARTS]
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
-    parser.add_argument("--rounds", type=int, default=10, help="measurements of each")
-    parts = ["steps", "clustering", "track"]
-    parser.add_argument("--only", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--parts", nargs="+", choices=names, default=names)
+    parser.add_argument("--rounds", type=int, help="calls that are timed together (default: 8, or 1 on the CPU)")
+    parser.add_argument("--lines", type=Path, default=Path("outputs/gpu.jsonl"), help="where results are written")
+    parser.add_argument("--budget", type=float, default=BUDGET, help="seconds of the whole")
+    parser.add_argument("--tables", action="store_true", help="the tables of the lines that are there")
+    parser.add_argument("--part", choices=[*names, BESIDE], help=argparse.SUPPRESS)  # a process of its own
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("there is no usable CUDA device: give --device cpu for the small form")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    cuda = args.device == "cuda"
-    wait: Call = torch.cuda.synchronize if cuda else lambda: None
-    print(f"{torch.cuda.get_device_name() if cuda else 'CPU, the small form'}, medians of {args.rounds} rounds\n")
-    if "steps" in args.only:
-        rshn(args.device, args.rounds, wait)
-        ulstm(args.device, args.rounds, wait)
-    if "clustering" in args.only:
-        clustering(args.device, args.rounds, wait)
-    if "track" in args.only:
-        tracking(args.device)
+    args.rounds = args.rounds or (8 if args.device == "cuda" else 1)
+    args.lines = args.lines.resolve()
+    lines = Lines(args.lines)
+    if args.part:
+        return work(args, lines)
+    if not args.tables:
+        args.lines.parent.mkdir(parents=True, exist_ok=True)
+        args.lines.unlink(missing_ok=True)
+        run(args, lines)
+    report(lines.read(), args.device == "cuda")
+    return None
 
 
 if __name__ == "__main__":
