@@ -64,6 +64,21 @@ class Clustering(ABC):
             labels.masked_scatter_(foreground, self.cluster(codes, foreground))
         return labels
 
+    def of_tiles(self, embeddings: Tensor, foreground: Tensor) -> Tensor:
+        """Cluster the foreground of some tiles, each by itself.
+
+        Args:
+            embeddings: (B, T, D, H, W), those of each tile as for one.
+            foreground: (B, T, H, W) bool.
+
+        Returns:
+            (B, T, H, W) int32, the result of each.
+
+        Raises:
+            InputError: As for one.
+        """
+        return torch.stack([self(*tile) for tile in zip(embeddings, foreground, strict=True)])
+
     def check_tile(self, height: int, width: int) -> None:  # noqa: B027 - most clusterings take tiles of any size
         """Raise InputError if the clustering cannot take a tile of this size, in pixels."""
 

@@ -19,14 +19,14 @@ def foreground_mask(embeddings: Tensor) -> Tensor:
     """Find the pixels whose embedding is nearer to a right angle with the background's, (1, 0, ...), than to it.
 
     Args:
-        embeddings: (T, D, H, W) floating point, of any length.
+        embeddings: (..., D, H, W) floating point, of any length.
 
     Returns:
-        (T, H, W) bool: the squared cosine is at most 0.5; False where an embedding is zero or not finite.
+        (..., H, W) bool: the squared cosine is at most 0.5; False where an embedding is zero or not finite.
     """
     squares = embeddings.float().square()
-    total = squares.sum(1)
-    return (squares[:, 0] <= 0.5 * total) & (total > 0) & total.isfinite()
+    total = squares.sum(-3)
+    return (squares[..., 0, :, :] <= 0.5 * total) & (total > 0) & total.isfinite()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +72,22 @@ class EmbeddingDecoder:
         if embeddings.ndim != 4:
             raise InputError(f"decoder: embeddings of shape {tuple(embeddings.shape)}; give (2, D, H, W)")
         return self.split(self.clustering(embeddings, foreground_mask(embeddings)))
+
+    @torch.no_grad()
+    def of_tiles(self, embeddings: Tensor) -> list[np.ndarray]:
+        """Decode some tiles.
+
+        Args:
+            embeddings: (B, 2, D, H, W), those of each tile as for one.
+
+        Returns:
+            (2, H, W) int32 of each, as of one.
+
+        Raises:
+            InputError: As for one.
+        """
+        clusters = self.clustering.of_tiles(embeddings, foreground_mask(embeddings)).cpu()
+        return [self.split(of_tile) for of_tile in clusters]
 
     def split(self, clusters: Tensor) -> np.ndarray:
         """Part clusters into connected components and drop the small ones.

@@ -87,6 +87,15 @@ class MeanShift(Clustering):
                 f"use tiles of at most {largest} pixels or a smaller weight"
             )
 
+    def of_tiles(self, embeddings: Tensor, foreground: Tensor) -> Tensor:
+        """Cluster some tiles; see `Clustering.of_tiles`. A CPU takes one after the other, other devices all at once."""
+        if embeddings.device.type == "cpu":
+            return super().of_tiles(embeddings, foreground)
+        from lightning_cells.instances.shifted_tiles import cluster_tiles  # which knows this class
+
+        self.check_tile(*embeddings.shape[3:])
+        return cluster_tiles(embeddings, foreground, self)
+
     def cluster(self, codes: Tensor, foreground: Tensor) -> Tensor:
         """Cluster codes; see `Clustering.cluster`. Every code gets a label, the most crowded centre's is 1."""
         order = shuffle(codes.shape[1], self.seed)

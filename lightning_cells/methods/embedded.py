@@ -16,6 +16,8 @@ from lightning_cells.instances.windows import PairLinker
 from lightning_cells.methods.base import Video
 from lightning_cells.networks.hourglass import StackedHourglass
 
+GPU_TILES = 16  # fewer leave a GPU idle
+
 
 class EmbeddedVideo(Video):
     """Embeddings of windows -> cells of pairs of frames -> tracks.
@@ -29,7 +31,8 @@ class EmbeddedVideo(Video):
         window: frames per window; at the start of a video they are fewer.
         size: (H, W) on disk, to which cells are resampled before they are linked.
         tiling: cuts frames into tiles and merges their cells.
-        tile_batch: tiles that go through the network together.
+        tile_batch: tiles that go through the network together, and on a GPU through the clustering; there they are
+            `GPU_TILES` at least.
         decoder: embeddings of a tile in two frames -> cells.
         linker: cells of consecutive pairs of frames -> tracks.
     """
@@ -65,12 +68,12 @@ class EmbeddedVideo(Video):
             For each of them int32 (2, h, w), the cells of the frame before and of this one: for the first frames of a
             video one array less than there are frames, and (1, h, w) for a frame that is alone.
         """
-        empty = [True, *(is_empty(frame) for (frame,) in frames)]
+        empty = [True, *(is_empty(frame) for (frame,) in frames.cpu())]
         if self.state is not None and len(self.state):
-            empty[0] = is_empty(self.state[-1, 0])
+            empty[0] = is_empty(self.state[-1, 0].cpu())
         found: list[list[np.ndarray]] = [[] for _ in frames]
-        for number, embeddings in self.embeddings(frames):
-            found[number].append(self._decoder(embeddings))
+        for number, tiles in self.embeddings(frames):
+            found[number] += self._decoder.of_tiles(tiles)
         size = (frames.shape[-2], frames.shape[-1])
         pairs = [self._tiling.merge(labels, size) for labels in found if labels]
         for pair, of_pair in zip(pairs, list(pairwise(empty))[-len(pairs) :], strict=True):
@@ -82,20 +85,20 @@ class EmbeddedVideo(Video):
         """Embeds the next frames, float32 (T, 1, h, w).
 
         Yields:
-            Which of the frames ends the window, and float32 (2, D, h, w) embeddings of a tile in the last two frames of
-            that window: for each frame all tiles, in their order. The first frame of a video ends no window, its cells
-            are those of its pair with the second; if it comes alone, (1, D, h, w).
+            Which of the frames ends the window, and float32 (B, 2, D, h, w) embeddings of some tiles in the last two
+            frames of that window: for each frame all tiles, in their order. The first frame of a video ends no window,
+            its cells are those of its pair with the second; if it comes alone, (B, 1, D, h, w).
         """
         known = 0 if self.state is None else len(self.state)
         frames = frames if self.state is None else torch.cat([self.state, frames])
         alone = len(frames) == 1
         ends = range(known + 1 if known or alone else 2, len(frames) + 1)
         layout = self._tiling.layout((frames.shape[-2], frames.shape[-1]))
-        for first in range(0, len(layout), self._tile_batch):
-            windows = self._windows(frames, layout[first : first + self._tile_batch], ends)
+        together = self._tile_batch if frames.device.type == "cpu" else max(self._tile_batch, GPU_TILES)
+        for first in range(0, len(layout), together):
+            windows = self._windows(frames, layout[first : first + together], ends)
             for end, tiles in zip(ends, windows, strict=True):
-                for tile in tiles:
-                    yield end - 1 - known, tile.float()
+                yield end - 1 - known, tiles.float()
         # a copy: a view would keep, and save, the whole chunk
         self.state = (frames[-(self._window - 1) :] if self._window > 1 else frames[:0]).clone()
 

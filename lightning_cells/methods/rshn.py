@@ -59,7 +59,7 @@ class RSHN(CellMethod):
         optimization: how the network is trained; the paper's optimiser is ``adam``.
         window: frames that the network sees for each pair of frames at inference (the paper's l).
         tiling: cuts frames into tiles and merges their cells.
-        tile_batch: tiles that go through the network together at inference.
+        tile_batch: tiles that go through the network together at inference; on a GPU 16 at least.
         decoder: embeddings of two frames -> cells; `min_size` counts pixels of the resampled frames.
         linking: thresholds of tracking, in pixels of the original frames.
     """

@@ -173,8 +173,9 @@ class _HalfVideo(EmbeddedVideo):
     def push(self, frames: Tensor) -> list[np.ndarray]:
         if isinstance(self._kept, StoredEmbeddings):
             return super().push(frames)
-        for number, embeddings in super().embeddings(frames):
-            self._kept.add(self._frames + number, embeddings)
+        for number, tiles in super().embeddings(frames):
+            for tile in tiles:
+                self._kept.add(self._frames + number, tile)
         self._frames += len(frames)
         return []
 
@@ -182,7 +183,7 @@ class _HalfVideo(EmbeddedVideo):
         assert isinstance(self._kept, StoredEmbeddings)
         for number in range(len(frames)):
             for tile in self._kept.frame(self._frames + number, frames.device):
-                yield number, tile
+                yield number, tile[None]
         self._frames += len(frames)
 
     def finish(self) -> list[np.ndarray]:
