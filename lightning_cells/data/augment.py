@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from lightning_cells.data import deformation
+from lightning_cells.data.crop import Place, read_clip
 from lightning_cells.data.intensity import GROUND, smooth_labels
 from lightning_cells.data.sampling import Point
 from lightning_cells.errors import InputError
@@ -170,15 +171,8 @@ class ClipAugmentation:
         rng = np.random.default_rng((seed, STREAM))
         python_rng = random.Random(seed)
         size = (int(frames.shape[1]), int(frames.shape[2]))
-        grids = self._draw_maps(size, len(indices), centre, rng, python_rng)
-        maps = [deformation.sampling(grid, size) for grid in grids]
-        clip = deformation.resample_frames(frames, indices, maps)
-        labels, classes = (
-            None if truth is None else deformation.resample_labels(truth, indices, maps) for truth in (labels, classes)
-        )
-        if labels is not None and self.settings.unknown_border:
-            margin = np.stack([_in_margin(grid, size, self.settings.unknown_border) for grid in grids])
-            labels[(labels == 0) & margin] = deformation.UNKNOWN
+        place = self._draw_place(size, len(indices), centre, rng, python_rng)
+        clip, labels, classes = read_clip(place, indices, frames, labels, classes, self.settings.unknown_border)
         if self._transforms is not None:
             # One generator for all: `set_random_seed` would give each transform its own copy of the same stream.
             self._transforms.set_random_state(rng, python_rng)
@@ -187,15 +181,15 @@ class ClipAugmentation:
             labels = smooth_labels(labels, self.settings.label_smoothing)
         return _vary_intensity(clip, self.settings, rng), labels, classes
 
-    def _draw_maps(
+    def _draw_place(
         self,
         size: tuple[int, int],
         frames: int,
         centre: Point | None,
         rng: np.random.Generator,
         python_rng: random.Random,
-    ) -> list[np.ndarray]:
-        """Draws crop, flips, turns, rotation, scale and spline as one map, or one for each frame."""
+    ) -> Place:
+        """Draws crop, flips, turns, rotation, scale and spline."""
         settings = self.settings
         shape = size if settings.crop is None else (settings.crop, settings.crop)
         if centre is not None and settings.translation:
@@ -218,7 +212,7 @@ class ClipAugmentation:
             fields = [*deformation.spline_fields(frames, shape, settings.elastic_times, *spline)]
         elif settings.elastic > 0:
             fields = [deformation.spline_field(shape, *spline)]
-        return [deformation.sampling_map(shape, (origin[0], origin[1]), matrix, field) for field in fields]
+        return Place(shape, (origin[0], origin[1]), matrix, fields)
 
     def _draw_symmetry(self, shape: tuple[int, int], rng: random.Random) -> np.ndarray:
         """Draws flips and turns as a (2, 2) signed permutation of rows and columns.
@@ -227,17 +221,17 @@ class ClipAugmentation:
         made them in earlier versions: a seed still gives the same clip.
         """
         rng.random()  # whether to compose at all
-        matrix = np.eye(2, dtype=int)
-        if self.settings.flip:
-            for axis in (1, 0):
-                if rng.random() < 0.5:
-                    matrix[:, axis] *= -1
+        across = -1 if self.settings.flip and rng.random() < 0.5 else 1
+        down = -1 if self.settings.flip and rng.random() < 0.5 else 1
+        rows = [[down, 0], [0, across]]
         if self.settings.rot90:
             turns = rng.randint(0, 3)
             if shape[0] != shape[1]:
                 turns = turns // 2 * 2  # a half turn keeps the shape
-            matrix = matrix @ np.linalg.matrix_power(np.array([[0, 1], [-1, 0]]), turns)
-        return matrix
+            for _ in range(turns):
+                (a, b), (c, d) = rows
+                rows = [[-b, a], [-d, c]]
+        return np.array(rows)
 
 
 def _composed(transforms: Sequence["BasicTransform"]) -> Any:
@@ -257,12 +251,6 @@ def _transformed(
     span = (clip.max() - low) or np.float32(1)
     changed = transforms(images=(clip - low) / span, masks=labels, classes=classes)
     return changed["images"] * span + low, changed["masks"], changed["classes"]
-
-
-def _in_margin(grid: np.ndarray, size: tuple[int, int], width: int) -> np.ndarray:
-    """Which pixels of a crop come from within so many pixels of the frame's sides, bool (h, w)."""
-    inside = [(width <= at) & (at <= length - 1 - width) for at, length in zip(np.rint(grid), size, strict=True)]
-    return ~(inside[0] & inside[1])
 
 
 def _vary_intensity(clip: np.ndarray, settings: Augmentation, rng: np.random.Generator) -> np.ndarray:

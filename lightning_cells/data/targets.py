@@ -19,6 +19,10 @@ Contour = Literal["inner", "outer"]
 
 REACH = 4.0  # in sigmas: beyond it a cell adds less than w0 * exp(-8) to a weight
 
+_SQUARE = np.ones((3, 3), np.uint8)
+"""A pixel with its eight neighbours; nothing lies beyond the array's edge."""
+_INEXACT = 2**24  # from where on float32 leaves out whole numbers
+
 
 def cell_ids(labels: np.ndarray) -> np.ndarray:
     """Ids of the cells that pixels belong to, markers included.
@@ -157,37 +161,33 @@ def _each_frame(classify: Callable[[np.ndarray], np.ndarray], labels: np.ndarray
 
 
 def _three_class(labels: np.ndarray, contour: Contour) -> np.ndarray:
-    ids = cell_ids(labels)
+    ids = _exact(cell_ids(labels))
     unknown = labels == -1
     cell = labels > 0
-    edge = _neighbourhood(ids, np.maximum) > ids  # unknown neighbours count as 0 here: never a higher label
+    edge = cv2.dilate(ids, _SQUARE) > ids  # unknown neighbours count as 0 here: never a higher label
     classes = cell.view(np.int8).copy()
     if contour == "inner":
-        edge |= _neighbourhood(ids, np.minimum) < ids
+        edge |= cv2.erode(ids, _SQUARE) < ids
         edge &= cell
     elif unknown.any():
-        classes[_neighbourhood(unknown, np.logical_or)] = -1
+        classes[cv2.dilate(unknown.view(np.uint8), _SQUARE) > 0] = -1
     classes[edge] = 2
     classes[labels < 0] = -1
     return classes
 
 
 def _two_class(labels: np.ndarray) -> np.ndarray:
-    ids = cell_ids(labels)
-    classes = ((labels > 0) & (_neighbourhood(ids, np.maximum) == ids)).astype(np.int8)
+    ids = _exact(cell_ids(labels))
+    classes = ((labels > 0) & (cv2.dilate(ids, _SQUARE) == ids)).astype(np.int8)
     classes[labels < 0] = -1
     return classes
 
 
-def _neighbourhood(array: np.ndarray, combine: np.ufunc) -> np.ndarray:
-    """Combine each pixel with its eight neighbours in the last two axes; nothing lies beyond the edge."""
-    rows = array.copy()
-    combine(rows[..., 1:, :], array[..., :-1, :], out=rows[..., 1:, :])
-    combine(rows[..., :-1, :], array[..., 1:, :], out=rows[..., :-1, :])
-    both = rows.copy()
-    combine(both[..., 1:], rows[..., :-1], out=both[..., 1:])
-    combine(both[..., :-1], rows[..., 1:], out=both[..., :-1])
-    return both
+def _exact(ids: np.ndarray) -> np.ndarray:
+    """Ids as float32, which OpenCV takes: the same ones if they are small enough, else others in the same order."""
+    if ids.max(initial=0) >= _INEXACT:
+        ids = np.unique(ids, return_inverse=True)[1].reshape(ids.shape)
+    return ids.astype(np.float32)
 
 
 def _border_weights(labels: np.ndarray, classes: np.ndarray, w0: float, sigma: float) -> np.ndarray:
