@@ -10,9 +10,10 @@ from lightning_cells.data.simulate import simulate
 from lightning_cells.data.voxels import Order
 from lightning_cells.errors import InputError
 from lightning_cells.loggers.models import trained_model
+from lightning_cells.methods.decoding import LinkerName
 from lightning_cells.methods.pretrained import DEFAULT
 from lightning_cells.result import Result
-from lightning_cells.tracking import Device, LinkerName, Tracker
+from lightning_cells.tracking import Device, Tracker
 
 __all__ = ["Result", "Tracker", "evaluate", "load", "simulate"]
 

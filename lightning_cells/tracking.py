@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lightning_cells import __version__
+from lightning_cells.ahead import ahead
 from lightning_cells.data.cache import stamp
 from lightning_cells.data.frames import Frames, open_frames, voxel_of
 from lightning_cells.data.locking import exclusive
@@ -25,19 +26,17 @@ from lightning_cells.data.spool import Spool
 from lightning_cells.data.voxels import CUBE, Order, Voxel
 from lightning_cells.errors import Doubt, InputError
 from lightning_cells.instances.doubts import Doubts
-from lightning_cells.instances.linkers import Lap, Linker, Overlap
 from lightning_cells.instances.volumes import ball
 from lightning_cells.methods.base import CellMethod, Video
 from lightning_cells.methods.building import Preprocessing, load_method
 from lightning_cells.methods.cell_size import ALIKE, estimate_diameter, most_to_see
-from lightning_cells.methods.decoding import decode_by, drop_smaller, resized
+from lightning_cells.methods.decoding import LinkerName, decode_by, drop_smaller, link_by, resized
 from lightning_cells.methods.segmented import SegmentedVideo
 from lightning_cells.progress import Progress
 from lightning_cells.result import Result
 from lightning_cells.visualization.video import Preview
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
-LinkerName = Literal["overlap", "laptrack"]
 
 _FULL = {
     errno.ENOSPC: "the disk is full: make room",
@@ -110,6 +109,7 @@ class Tracker:
         if not fits:
             raise InputError(f"--diameter {diameter}: must be a positive number of pixels, auto, or training")
         self._device = _device(device)
+        self._looks_ahead = self._device.type != "cpu"  # which is busy in any case, and a volume fills the memory
         self.method, self.preprocessing = load_method(checkpoint)
         if scale is not None:
             self.preprocessing = self.preprocessing._replace(scale=scale)
@@ -125,7 +125,7 @@ class Tracker:
                 raise InputError(f"--min-size: {checkpoint} does not remember the size of its cells: leave it out")
             drop_smaller(self.method, min_size, self.preprocessing.diameter, self.preprocessing.scale)
         if linker is not None:
-            _link_by(self.method, linker)
+            link_by(self.method, linker)
         self.method.to(self._device)
         self._chunk = max(chunk, self.method.first_chunk)
         with checkpoint.open("rb") as file:
@@ -251,11 +251,17 @@ class Tracker:
                 yield from video.link(found)
             video.state = _to(spool.state, self._device)
         with Progress("tracking", len(frames), shown=progress, initial=done) as bar:
-            for start in range(done, len(frames), chunk):
-                indices = range(start, min(start + chunk, len(frames)))
-                found = video.instances(preprocessing.prepare(map(frames.read, indices)).to(self._device))
+
+            def see(indices: range) -> tuple[list[np.ndarray], Any]:
+                with torch.inference_mode():  # which holds for a thread
+                    found = video.instances(preprocessing.prepare(map(frames.read, indices)).to(self._device))
+                return found, video.state
+
+            chunks = [range(start, min(start + chunk, len(frames))) for start in range(done, len(frames), chunk)]
+            each = ahead if self._looks_ahead and len(frames.size) == 2 else map
+            for indices, (found, state) in zip(chunks, each(see, chunks), strict=True):
                 if spool is not None:
-                    spool.append(found, video.state)
+                    spool.append(found, state)
                 yield from video.link(found)
                 bar.update(len(indices))
         yield from video.finish()
@@ -318,15 +324,6 @@ def preview_path(out: Path) -> Path:
 def _warn(doubts: Iterable[str]) -> None:
     for doubt in doubts:
         warnings.warn(doubt, Doubt, stacklevel=3)
-
-
-def _link_by(method: CellMethod, name: LinkerName) -> None:
-    """Gives a method another linker."""
-    if method.linker is None:
-        raise InputError(f"--linker {name}: {type(method).__name__} links cells by its own embeddings: leave it out")
-    kinds: dict[LinkerName, type[Linker]] = {"overlap": Overlap, "laptrack": Lap}
-    if not isinstance(method.linker, kinds[name]):
-        method.linker = kinds[name]()
 
 
 def _device(device: Device) -> torch.device:

@@ -180,6 +180,24 @@ def test_multi_page_equals_folder(simulated: Path, checkpoint: Path, tmp_path: P
     assert all(contents(tmp_path / name) == expected for name in ("pages", "plain", "imagej", "big_endian"))
 
 
+def test_looking_ahead_changes_nothing(
+    simulated: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where the next chunk is seen while cells of the one before are linked and written."""
+    video = tmp_path / "video.tif"  # one file, of which two read at once
+    tifffile.imwrite(video, stack(simulated / "01"))
+    assert track(video, checkpoint, tmp_path / "plain", "--chunk", "3", "--preview") == 0
+    plain = engine.Tracker.__init__
+
+    def looking(tracker: engine.Tracker, *args: object, **options: object) -> None:
+        plain(tracker, *args, **options)  # type: ignore[arg-type]
+        tracker._looks_ahead = True
+
+    monkeypatch.setattr(engine.Tracker, "__init__", looking)
+    assert track(video, checkpoint, tmp_path / "ahead", "--chunk", "3", "--preview") == 0
+    assert contents(tmp_path / "ahead") == contents(tmp_path / "plain")
+
+
 def test_first_page_of_imagej_describes_all(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 60000, (5, 7, 9)).astype(">u2")
     description = "ImageJ=1.53t\nimages=5\nframes=5\n"

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from tqdm import tqdm
@@ -173,12 +174,14 @@ class _Stack(Frames):
     def __init__(self, images: Planes | MicroscopeVideo, path: Path, files: list[Path]) -> None:
         self.files = files
         self._images, self._path = images, path
+        self._one = Lock()  # reads a file at a time
         self.numbers, self.digits = range(images.count), _digits(images.count)
         self.size, self.voxel = images.shape, images.voxel
 
     def _pixels(self, index: int) -> tuple[np.ndarray, str]:
         name = "page" if len(self.size) == 2 else "volume"
-        return self._images.read(index), f"{self._path}, {name} {index + 1}"
+        with self._one:
+            return self._images.read(index), f"{self._path}, {name} {index + 1}"
 
 
 class _Array(Frames):

@@ -1,9 +1,9 @@
-"""Settings of a trained method's decoder, changed from outside."""
+"""A trained method's decoder and linker, changed from outside."""
 
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import yaml
@@ -11,7 +11,10 @@ import yaml
 from lightning_cells.errors import InputError, nearest
 from lightning_cells.instances.components import Decoder
 from lightning_cells.instances.embedding import EmbeddingDecoder
+from lightning_cells.instances.linkers import Lap, Linker, Overlap
 from lightning_cells.methods.base import CellMethod
+
+LinkerName = Literal["overlap", "laptrack"]
 
 
 def decode_by(method: CellMethod, settings: Mapping[str, Any]) -> None:
@@ -59,6 +62,19 @@ def resized(method: CellMethod, factor: float) -> CellMethod:
     other = copy(method)
     other.decoder = decoder.resized(factor)  # type: ignore[assignment]  # no module, which mypy takes attributes for
     return other
+
+
+def link_by(method: CellMethod, name: LinkerName) -> None:
+    """Gives a method another linker; one of the same kind keeps its thresholds.
+
+    Raises:
+        InputError: for a method that links by means of its own.
+    """
+    if method.linker is None:
+        raise InputError(f"--linker {name}: {type(method).__name__} links cells by its own embeddings: leave it out")
+    kinds: dict[LinkerName, type[Linker]] = {"overlap": Overlap, "laptrack": Lap}
+    if not isinstance(method.linker, kinds[name]):
+        method.linker = kinds[name]()
 
 
 def _changed(part: Any, option: str, name: str, value: Any) -> Any:

@@ -1,7 +1,9 @@
 """Methods that segment frame by frame and leave tracking to a linker, and their videos."""
 
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from lightning_cells.instances.linkers import FrameLinker, Linker
 from lightning_cells.methods.base import CellMethod, Video
 
 _VIEWS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))  # axes along which frames are mirrored
+_THREADS = min(4, os.cpu_count() or 1)  # that cut cells out of frames; each needs memory
 _PIXELS = 2**20  # that go through a network at once: enough to keep a GPU busy, and memory does not grow with frames
 _NO_MEMORY = "let it go through each volume from plane to plane (sequence z), or cut volumes into parts"
 
@@ -65,11 +68,11 @@ class SegmentedVideo(Video):
     def instances(self, frames: Tensor) -> list[np.ndarray]:
         """Finds the cells of the next frames, float32 (T, 1, h, w): int32 (H, W) each, 0 background."""
         probabilities = self.segment(frames).cpu().numpy()  # of all, as the next ones build on them
-        nothing = np.zeros(self._size, np.int32)
-        return [
-            nothing if is_empty(frame) else self._decoder(said)
-            for (frame,), said in zip(frames, probabilities, strict=True)
-        ]
+        empty = [is_empty(frame) for (frame,) in frames.cpu()]
+        shown = [said for said, nothing in zip(probabilities, empty, strict=True) if not nothing]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            cells = pool.map(self._decoder, shown)
+            return [np.zeros(self._size, np.int32) if nothing else next(cells) for nothing in empty]
 
     @torch.no_grad()
     def segment(self, frames: Tensor) -> Tensor:
