@@ -203,22 +203,54 @@ class ThresholdDecoder(Decoder):
 class SeedDecoder(Decoder):
     """Seeds where the network is sure of an interior, grown by a watershed over all that is not background.
 
-    Each seed becomes one cell; a component of the foreground without any seed is a cell too.
+    Each seed becomes one cell; a component of the foreground without any seed is a cell too. Faint cells that the
+    network takes rather for background can be found by a second, higher threshold: what it adds is a cell if it stands
+    apart from the others and is large. What adjoins a cell is rather something of that cell: its body, stray light.
 
     Attributes:
         seed_threshold: share of the interior in the cell's probability, p1 / (p1 + p2), above which a pixel
             is seed.
         seed_size: smallest seed, in pixels, after an opening by a 3x3 cross.
         background_threshold: background probability from which a pixel is background.
+        faint_threshold: the same for faint cells; none are looked for unless it is higher.
+        faint_size: smallest faint cell, in pixels.
+        faint_distance: distance in pixels from the other cells, within which there is no faint one.
     """
 
     seed_threshold: float = 0.8
     seed_size: int = 5
     background_threshold: float = 0.5
+    faint_threshold: float = 0.0
+    faint_size: int = 50
+    faint_distance: float = 3.0
 
     def label(self, background: np.ndarray, foreground: np.ndarray, contour: np.ndarray) -> np.ndarray:
         """Label the cells of one frame; see `Decoder.label`."""
-        cell = background < self.background_threshold
+        labels = self._cells(background < self.background_threshold, foreground, contour)
+        if self.faint_threshold <= self.background_threshold:
+            return labels
+        labels = select_labels(labels, self.min_size)
+        faint = select_labels(self._cells(background < self.faint_threshold, foreground, contour), self.faint_size)
+        return self._with_faint(labels, faint)
+
+    def _with_faint(self, labels: np.ndarray, faint: np.ndarray) -> np.ndarray:
+        """Add the faint cells that stand apart; pieces of one that were found before become part of it."""
+        rows, columns = int(labels.max()) + 1, int(faint.max()) + 1
+        both = (labels > 0) & (faint > 0)
+        pairs, shared = np.unique(labels[both].astype(np.int64) * columns + faint[both], return_counts=True)
+        pairs = pairs[2 * shared > np.bincount(labels.ravel())[pairs // columns]]
+        home = np.zeros(rows, np.int64)  # the faint cell in which more than half of a cell lies
+        home[pairs // columns] = pairs % columns
+        new = 2 * np.bincount(faint[both], minlength=columns) < np.bincount(faint.ravel())
+        new[0] = False
+        others = np.where(new[home][labels], 0, labels)
+        apart = cv2.distanceTransform((others == 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        new[np.unique(faint[apart <= self.faint_distance])] = False
+        labels = np.where(new[home][labels], 0, labels)
+        return np.where(new[faint], faint + rows, labels).astype(np.int32)
+
+    def _cells(self, cell: np.ndarray, foreground: np.ndarray, contour: np.ndarray) -> np.ndarray:
+        """Label (H, W) bool pixels of cells."""
         sure = cell & (foreground > self.seed_threshold * (foreground + contour))
         cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
         sure = cv2.morphologyEx(sure.astype(np.uint8), cv2.MORPH_OPEN, cross) > 0

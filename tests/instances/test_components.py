@@ -182,6 +182,40 @@ def test_a_component_without_seed_is_kept_if_large_enough():
     assert sorted(np.bincount(SeedDecoder(max_size=50)(frame).ravel())[1:].tolist()) == [16]
 
 
+def test_faint_cells_are_found_where_they_stand_apart():
+    y, x = np.mgrid[:60, :120]
+
+    def disc(row, column, radius):
+        return np.hypot(y - row, x - column) < radius
+
+    sure, faint = disc(20, 20, 8), disc(20, 70, 8)
+    tail = (abs(y - 20) < 4) & (x >= 30) & (x < 50)  # of the sure one, two pixels away
+    speck = disc(50, 100, 3)
+    broken = disc(45, 40, 8)  # faint, but for a piece in its middle
+    foreground = np.where(sure, 0.9, np.where(faint | tail | speck | broken, 0.25, 0.02))
+    foreground[disc(45, 40, 4)] = 0.6
+    frame = probabilities(foreground, np.zeros_like(foreground))
+    few = SeedDecoder()(frame)
+    assert sorted(np.unique(few)) == [0, 1, 2]
+    more = SeedDecoder(faint_threshold=0.8, faint_size=100, faint_distance=3.0)(frame)
+    assert more.max() == 3
+    for cell in (sure, faint, broken):
+        (label,) = np.unique(more[cell])
+        np.testing.assert_array_equal(more == label, cell)
+    with_all = SeedDecoder(faint_threshold=0.8, faint_size=20, faint_distance=1.0)(frame)
+    assert with_all.max() == 5
+    np.testing.assert_array_equal(SeedDecoder(faint_threshold=0.5, faint_size=1)(frame), few)
+
+
+def test_a_cell_that_is_sure_keeps_its_outline_beside_faint_ones():
+    y, x = np.mgrid[:40, :40]
+    distance = np.hypot(y - 20, x - 20)
+    foreground = np.where(distance < 9, 0.9, np.where(distance < 11, 0.3, 0.0))
+    frame = probabilities(foreground, np.zeros_like(foreground))
+    decoded = SeedDecoder(faint_threshold=0.8, faint_size=10, faint_distance=0.0)(frame)
+    np.testing.assert_array_equal(decoded > 0, distance < 9)
+
+
 def test_foreground_rule_counts_interiors_only():
     foreground, contour = np.zeros((2, 40, 40))
     foreground[5:13, 5:13] = 0.3  # 64 px

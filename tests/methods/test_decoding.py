@@ -59,7 +59,14 @@ def test_settings_that_are_none(name, value, said):
 def test_sizes_go_with_the_cells():
     decoder = SeedDecoder(min_size=10, max_size=100, seed_size=5, border=25, seed_threshold=0.9)
     larger = SeedDecoder(
-        min_size=90, max_size=900, seed_size=45, border=25, seed_threshold=0.9, volumes=Volumes(depth=1.5, blur=6.0)
+        min_size=90,
+        max_size=900,
+        seed_size=45,
+        border=25,
+        seed_threshold=0.9,
+        faint_size=450,
+        faint_distance=9.0,
+        volumes=Volumes(depth=1.5, blur=6.0),
     )
     assert decoder.resized(3) == larger
     assert ArgmaxDecoder(edge_distance=3).resized(0.5).edge_distance == 1.5
