@@ -17,6 +17,9 @@ from lightning_cells.errors import InputError
 
 Contour = Literal["inner", "outer"]
 
+BACKGROUND, NUCLEUS, CYTOPLASM = 0, 1, 2
+"""The semantic classes of data sets that have them."""
+
 REACH = 4.0  # in sigmas: beyond it a cell adds less than w0 * exp(-8) to a weight
 
 _SQUARE = np.ones((3, 3), np.uint8)

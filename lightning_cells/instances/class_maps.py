@@ -4,9 +4,8 @@ import cv2
 import numpy as np
 from skimage.filters import threshold_otsu
 
+from lightning_cells.data.targets import CYTOPLASM, NUCLEUS
 from lightning_cells.errors import InputError
-
-BACKGROUND, NUCLEUS, CYTOPLASM = 0, 1, 2
 
 
 def class_map(nuclei: np.ndarray, cytoplasm: np.ndarray, smoothing: float = 1.0) -> np.ndarray:

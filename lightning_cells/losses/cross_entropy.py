@@ -21,6 +21,8 @@ class ThreeClassLoss(nn.Module):
         normalize: divide the weighted sum by the summed weights of the known pixels (``"weights"``), which
             keeps the step size independent of the weights, or by their number (``"pixels"``), as the authors
             do.
+        background_weight: weight of a further class of the target, which is background to the network, such as what
+            it would take for a cell; None knows no such class.
 
     Raises:
         InputError: a weight is negative, or all are zero.
@@ -32,13 +34,17 @@ class ThreeClassLoss(nn.Module):
         self,
         class_weights: Sequence[float] = (1.0, 1.0, 1.0),
         normalize: Literal["pixels", "weights"] = "weights",
+        background_weight: float | None = None,
     ) -> None:
         super().__init__()
         if not class_weights or min(class_weights) < 0 or max(class_weights) == 0:
             raise InputError(f"class_weights {tuple(class_weights)}: give weights >= 0, at least one above 0")
+        if background_weight is not None and background_weight < 0:
+            raise InputError(f"background_weight {background_weight}: give a weight >= 0")
         if normalize not in ("pixels", "weights"):
             raise InputError(f"normalize {normalize!r} of the loss: use pixels or weights")
         self.normalize = normalize
+        self.background_weight = background_weight
         # Not in the checkpoint: the weights are settings.
         self.register_buffer("class_weights", torch.tensor(tuple(class_weights)), persistent=False)
 
@@ -47,7 +53,8 @@ class ThreeClassLoss(nn.Module):
 
         Args:
             logits: (B,T,C,H,W).
-            classes: (B,T,H,W) of any integer dtype: 0 to C-1; anything else, by convention -1, is ignored.
+            classes: (B,T,H,W) of any integer dtype: 0 to C-1, and C for the further class of background if that has a
+                weight; anything else, by convention -1, is ignored.
 
         Returns:
             A scalar; zero, still connected to `logits`, where no pixel counts.
@@ -62,6 +69,10 @@ class ThreeClassLoss(nn.Module):
             )
         chosen = _one_hot(classes, logits.shape[2])
         weights = chosen * self.class_weights.view(-1, 1, 1)
+        if self.background_weight is not None:
+            further = classes == logits.shape[2]
+            chosen[:, :, 0] |= further
+            weights[:, :, 0] += self.background_weight * further
         total = weights.sum() if self.normalize == "weights" else chosen.sum()
         return -_divide((_log_softmax(logits) * weights).sum(), total)
 

@@ -16,7 +16,7 @@ from lightning_cells.errors import InputError
 from lightning_cells.instances.components import ArgmaxDecoder, Decoder
 from lightning_cells.instances.linkers import Linker, Overlap
 from lightning_cells.methods.frame_method import FrameMethod
-from lightning_cells.methods.objectives import Objective, ThreeClass, truth
+from lightning_cells.methods.objectives import Objective, ThreeClass
 from lightning_cells.methods.optimisation import Optimization
 from lightning_cells.networks.architectures import Architecture, Estimator
 from lightning_cells.networks.rib_cage import Discriminator
@@ -97,10 +97,12 @@ class Adversarial(FrameMethod):
 
     def training_step(self, clip: Clip, batch_idx: int) -> None:
         """One step of one of the two."""
-        frames, target = clip.frames.flatten(0, 1), {name: each.flatten(0, 1) for name, each in truth(clip).items()}
+        frames = clip.frames.flatten(0, 1)
+        target = {name: each.flatten(0, 1) for name, each in self.objective.truth(clip).items()}
         classes = target["classes"]
         half = max(1, len(frames) // 2)
         if self.discriminator_turn:
+            classes = classes.masked_fill(classes == self.classes, 0)  # cytoplasm, see `ThreeClass`
             loss = self.discriminator_loss(frames[:half], classes[:half], frames[-half:], classes[-half:])
             self._move(1, loss, idle=self.network)
         else:

@@ -13,7 +13,7 @@ from lightning_cells.instances.components import Decoder
 from lightning_cells.instances.linkers import Linker
 from lightning_cells.instances.tiling import Tiling
 from lightning_cells.methods.colours import class_colours
-from lightning_cells.methods.objectives import Objective, truth
+from lightning_cells.methods.objectives import Objective
 from lightning_cells.methods.optimisation import Optimization
 from lightning_cells.methods.segmented import SegmentingMethod, few_at_once
 from lightning_cells.networks.architectures import Architecture
@@ -55,7 +55,7 @@ class FrameMethod(SegmentingMethod):
             raise InputError(f"model.tile={tile}: must be at least {_SMALLEST_TILE} pixels, or null for whole frames")
         self.network = network.build(len(loss.names))
         self.clip_target = loss.target
-        self.loss = loss.build()
+        self.objective, self.loss = loss, loss.build()
         self.optimization = optimization
         self.decoder = decoder
         self.linker = linker
@@ -64,7 +64,7 @@ class FrameMethod(SegmentingMethod):
     def training_step(self, clip: Clip, batch_idx: int) -> Tensor | None:
         """One batch of frames."""
         logits = self.network(clip.frames.flatten(0, 1)).unflatten(0, clip.frames.shape[:2])
-        loss = self.loss(logits, **truth(clip))
+        loss = self.loss(logits, **self.objective.truth(clip))
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(clip.frames))
         return loss
 

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from lightning_cells.data.clips import Clip, Target
-from lightning_cells.data.targets import Contour, ForegroundTarget, ThreeClassTarget, TwoClassTarget
+from lightning_cells.data.targets import CYTOPLASM, Contour, ForegroundTarget, ThreeClassTarget, TwoClassTarget
 from lightning_cells.errors import InputError
 from lightning_cells.losses.cross_entropy import ThreeClassLoss, WeightedTwoClassLoss
 from lightning_cells.losses.focal import FocalLoss, Normalize
@@ -38,9 +38,23 @@ class Objective(ABC):
     def build(self) -> nn.Module:
         """Returns the loss.
 
-        It is called with logits (B, T, C, H, W), and with the target's arrays (B, T, H, W) by name, and returns a
+        It is called with logits (B, T, C, H, W), and with the arrays (B, T, H, W) of `truth` by name, and returns a
         scalar.
         """
+
+    def truth(self, clip: Clip) -> dict[str, Tensor]:
+        """What the loss compares logits with: the arrays of a clip's target, by name.
+
+        Raises:
+            InputError: if the objective has no target, and the data have no semantic classes.
+        """
+        if clip.target:
+            return clip.target
+        if clip.classes is None:
+            raise InputError(
+                "model.loss: needs semantic classes, which the data lack: take another, such as ThreeClass"
+            )
+        return {"classes": clip.classes}
 
 
 @dataclass(frozen=True)
@@ -50,10 +64,13 @@ class ThreeClass(Objective):
     Attributes:
         class_weights: of background, interior and contour.
         contour: ``inner`` or ``outer`` single-pixel contour.
+        cytoplasm_weight: of background that the semantic classes of the data call cytoplasm, which looks most like a
+            cell; None counts it as any background.
     """
 
     class_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
     contour: Contour = "inner"
+    cytoplasm_weight: float | None = None
 
     names = ("background", "interior", "contour")
 
@@ -64,7 +81,15 @@ class ThreeClass(Objective):
 
     def build(self) -> ThreeClassLoss:
         """Returns the loss."""
-        return ThreeClassLoss(self.class_weights)
+        return ThreeClassLoss(self.class_weights, background_weight=self.cytoplasm_weight)
+
+    def truth(self, clip: Clip) -> dict[str, Tensor]:
+        """See `Objective.truth`; cytoplasm is a class after the others, which the loss knows as background."""
+        target = super().truth(clip)
+        if self.cytoplasm_weight is None or clip.classes is None:
+            return target
+        cytoplasm = (target["classes"] == 0) & (clip.classes == CYTOPLASM)
+        return {**target, "classes": target["classes"].masked_fill(cytoplasm, len(self.names))}
 
 
 @dataclass(frozen=True)
@@ -134,16 +159,3 @@ class NucleusCytoplasm(Objective):
     def build(self) -> ThreeClassLoss:
         """Returns the loss."""
         return ThreeClassLoss()
-
-
-def truth(clip: Clip) -> dict[str, Tensor]:
-    """The arrays of a clip's target by name; the semantic classes of the data where the objective has no target.
-
-    Raises:
-        InputError: if the data have no semantic classes.
-    """
-    if clip.target:
-        return clip.target
-    if clip.classes is None:
-        raise InputError("model.loss: needs semantic classes, which the data lack: take another, such as ThreeClass")
-    return {"classes": clip.classes}

@@ -14,7 +14,7 @@ from lightning_cells.instances.components import Decoder, SeedDecoder
 from lightning_cells.instances.linkers import Linker, Overlap
 from lightning_cells.methods.colours import class_colours
 from lightning_cells.methods.lanes import Lanes
-from lightning_cells.methods.objectives import Objective, ThreeClass, truth
+from lightning_cells.methods.objectives import Objective, ThreeClass
 from lightning_cells.methods.optimisation import Optimization
 from lightning_cells.methods.segmented import SegmentingMethod, few_at_once
 from lightning_cells.networks.ulstm import ULSTM as Network
@@ -85,14 +85,14 @@ class ULSTM(SegmentingMethod):
         )
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a tenth faster with bfloat16
         self.clip_target = loss.target
-        self.loss = loss.build()
+        self.objective, self.loss = loss, loss.build()
         self._lanes = Lanes()
 
     def training_step(self, clip: Clip, batch_idx: int) -> Tensor:
         """One clip of every lane."""
         logits, state = self.network(clip.frames, self._lanes.before(clip))
         self._lanes.after(clip, state)
-        loss = self.loss(logits, **truth(clip))
+        loss = self.loss(logits, **self.objective.truth(clip))
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(clip.frames))
         return loss
 

@@ -50,6 +50,18 @@ def test_three_classes_equal_a_loop_over_pixels():
     assert by_weights != pytest.approx(by_pixels, rel=0.1)
 
 
+@pytest.mark.parametrize("normalize", ["weights", "pixels"])
+def test_a_further_class_is_background_of_another_weight(normalize):
+    logits, target = batch(dtype=torch.float64)
+    target[0, :2, 1:3] = 3
+    known = torch.where(target == 3, 0, target)
+    total, weights, pixels = loop(logits, known, lambda label, at: 0.7 if target[at] == 3 else WEIGHTS[label])
+    loss = ThreeClassLoss(WEIGHTS, normalize, background_weight=0.7)(logits, target)
+    assert loss.item() == pytest.approx(total / (weights if normalize == "weights" else pixels), rel=1e-6)
+    with pytest.raises(InputError, match="background_weight"):
+        ThreeClassLoss(WEIGHTS, background_weight=-1.0)
+
+
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), WEIGHTS, (0.0, 1.0, 2.0)])
 def test_three_classes_equal_torch_in_value_and_gradient(weights):
     logits, target = batch()

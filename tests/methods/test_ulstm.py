@@ -416,3 +416,18 @@ def test_a_training_without_end_needs_a_constant_rate(simulated):
     data = SequenceDataModule(str(simulated), clip_length=2, batches_per_epoch=1)
     with pytest.raises(InputError, match=r"trainer\.max_epochs"):
         trainer(max_epochs=-1).fit(method, datamodule=data)
+
+
+def test_cytoplasm_is_background_of_its_own_weight() -> None:
+    target = torch.tensor([[[[-1, 0, 0, 0, 1, 2]]]], dtype=torch.int8)
+    semantic = torch.tensor([[[[2, 0, 1, 2, 2, 2]]]], dtype=torch.int8)
+    clip = Clip(torch.zeros(1, 1, 1, 1, 6), None, semantic, {"classes": target}, torch.ones(1, dtype=torch.bool))
+    given = ThreeClass(cytoplasm_weight=0.5).truth(clip)["classes"]
+    assert given.tolist() == [[[[-1, 0, 0, 3, 1, 2]]]]
+    assert ThreeClass().truth(clip)["classes"] is target
+    assert ThreeClass(cytoplasm_weight=0.5).truth(clip._replace(classes=None))["classes"] is target
+
+    logits = torch.zeros(1, 1, 3, 1, 6, requires_grad=True)
+    ThreeClass((0.1, 1.0, 1.0), cytoplasm_weight=0.5).build()(logits, given).backward()
+    pull = -logits.grad[0, 0, 0, 0]
+    assert pull[3] == pytest.approx(5 * pull[1].item()), "the network learns that it is background"

@@ -22,6 +22,7 @@ from lightning_cells.data.simulation.shapes import (
     speckle,
     spread,
 )
+from lightning_cells.data.targets import CYTOPLASM, NUCLEUS
 
 HELA = Biology(
     radius=13.5,
@@ -36,7 +37,6 @@ HELA = Biology(
     crowding=0.85,
 )
 AREA_PER_CELL = 128 * 128 / 17  # pixels of the field per starting cell
-NUCLEUS, CYTOPLASM = 1, 2
 
 
 def brightfield(
