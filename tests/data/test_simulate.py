@@ -70,7 +70,9 @@ def test_layout(made: tuple[str, Path]) -> None:
     assert frames.shape[1:] == SIZE
     numbers = [f"{t:03d}.tif" for t in range(len(frames))]
     assert sorted(os.listdir(out / "01")) == [f"t{n}" for n in numbers]
-    truth = {"SEG": "man_seg", "TRA": "man_track"} | ({"SEM": "man_sem"} if kind == "brightfield" else {})
+    truth = {"SEG": "man_seg", "TRA": "man_track"}
+    if kind == "brightfield" or (kind == "varied" and (out / "01_GT" / "SEM").exists()):  # if nuclei are in bodies
+        truth["SEM"] = "man_sem"
     assert sorted(os.listdir(out / "01_GT")) == sorted(truth)
     for folder, prefix in truth.items():
         files = sorted(p for p in os.listdir(out / "01_GT" / folder) if p.endswith(".tif"))
@@ -238,6 +240,20 @@ def test_varied_videos_differ_in_all_that_a_model_shall_not_rely_on() -> None:
     assert max(brightness) > 3 * min(brightness)
     assert max(noisy) > 10 * min(noisy)
     assert min(shape) < 0.9 < 0.95 < np.median(shape), "some have arms, most are round"
+
+
+def test_faint_bodies_around_nuclei_are_cytoplasm() -> None:
+    frames = [next(varied_video(np.random.default_rng([5, seed]), 1, (144, 144), None)) for seed in range(40)]
+    with_bodies = [frame for frame in frames if frame.classes is not None and (frame.classes == 2).any()]
+    assert 5 < len(with_bodies) < 30
+    for frame in with_bodies:
+        np.testing.assert_array_equal(frame.classes == 1, frame.labels > 0)
+    brighter = [
+        frame.image[frame.classes == 2].mean() > frame.image[frame.classes == 0].mean() for frame in with_bodies
+    ]
+    dimmer = [frame.image[frame.classes == 2].mean() < frame.image[frame.classes == 1].mean() for frame in with_bodies]
+    assert np.mean(brighter) > 0.8
+    assert all(dimmer)
 
 
 def test_some_varied_videos_show_no_cell() -> None:

@@ -13,7 +13,9 @@ from lightning_cells.data.simulation.optics import FULL_WELL, blur, camera
 from lightning_cells.data.simulation.population import Biology
 
 RADIUS = (9.0, 18.0)  # pixels, of a video's typical grown cell
-_SPINDLY = 0.25  # part of the videos whose cells have arms
+_SPINDLY = 0.33  # part of the videos whose cells have arms
+_DIM = 0.3  # of the others, that in which some cells are dim
+_IN_BODIES = 0.8  # of the rest, if it is sparse, that in which nuclei are seen in faint bodies
 
 
 def between(rng: np.random.Generator, low: float, high: float) -> float:
@@ -31,6 +33,8 @@ class Specimen:
         elongation: standard deviation of the logarithm of the ratio of their axes.
         arms: length of their arms in radii, 0 for none.
         variety: standard deviation of the logarithm of their brightness.
+        dim: part of them that have little of the dye.
+        dim_light: how bright these are.
         dome: how much thinner they are at the rim, 0 flat to 1 ball.
         mottle: contrast of their texture.
         grain: size of its structures, in texture pixels.
@@ -39,6 +43,11 @@ class Specimen:
         holes: number of dark nucleoli.
         hole_depth: part of the light that is missing there.
         body: light of the faint body around each nucleus, which is no cell's; 0 for none.
+        body_size: size of such a body relative to its nucleus.
+        body_arms: length of its arms in radii of the nucleus.
+        body_taper: how narrow these are.
+        body_dome: how much thinner a body is at its rim, 0 flat to 1 ball.
+        body_blur: how far a body is off the focal plane: standard deviation of its blur, in radii.
         defocus: how far cells are off the focal plane, in standard deviations that are blurred.
         ghosts: number of blurred cells far off the focal plane per cell's area times 20.
         ghost_light: how bright these are at most.
@@ -50,6 +59,8 @@ class Specimen:
     elongation: float
     arms: float
     variety: float
+    dim: float
+    dim_light: float
     dome: float
     mottle: float
     grain: float
@@ -58,6 +69,11 @@ class Specimen:
     holes: int
     hole_depth: float
     body: float
+    body_size: float
+    body_arms: float
+    body_taper: float
+    body_dome: float
+    body_blur: float
     defocus: float
     ghosts: float
     ghost_light: float
@@ -69,6 +85,8 @@ class Specimen:
         radius = between(rng, *RADIUS)
         spindly = rng.random() < _SPINDLY
         coverage = between(rng, 0.02, 0.2 if spindly else 0.6)
+        dim = rng.uniform(0.1, 0.6) if not spindly and rng.random() < _DIM else 0.0
+        in_bodies = not spindly and not dim and coverage < 0.25 and rng.random() < _IN_BODIES
         biology = Biology(
             radius=radius,
             spread=rng.uniform(0.05, 0.3),
@@ -84,17 +102,24 @@ class Specimen:
         return cls(
             biology=biology,
             coverage=coverage,
-            elongation=rng.uniform(0.4, 1.0) if spindly else rng.uniform(0, 0.5),
-            arms=rng.uniform(0.4, 1.8) if spindly else 0.0,
+            elongation=rng.uniform(0.4, 1.1) if spindly else rng.uniform(0, 0.5),
+            arms=rng.uniform(0.4, 2.2) if spindly else 0.0,
             variety=rng.uniform(0.1, 0.8),
-            dome=rng.uniform(0, 1),
+            dim=dim,
+            dim_light=between(rng, 0.04, 0.4),
+            dome=rng.uniform(0.3, 1.1) if spindly else rng.uniform(0, 1),
             mottle=rng.uniform(0.02, 0.4),
             grain=between(rng, 0.7, 3),
             spots=int(rng.integers(0, 10)) if rng.random() < 0.6 else 0,
             spot_light=between(rng, 0.3, 3),
             holes=int(rng.integers(1, 5)) if rng.random() < 0.5 else 0,
             hole_depth=rng.uniform(0.3, 0.95),
-            body=between(rng, 0.02, 0.25) if not spindly and coverage < 0.25 and rng.random() < 0.6 else 0.0,
+            body=between(rng, 0.04, 0.35) if in_bodies else 0.0,
+            body_size=rng.uniform(1.2, 2.6),
+            body_arms=rng.uniform(0.5, 6),
+            body_taper=between(rng, 10, 80),
+            body_dome=rng.uniform(0.2, 1),
+            body_blur=between(rng, 0.06, 0.3),
             defocus=rng.uniform(0, 1),
             ghosts=rng.uniform(0, 2) if rng.random() < 0.5 else 0.0,
             ghost_light=between(rng, 0.1, 0.6),

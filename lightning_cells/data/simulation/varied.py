@@ -10,6 +10,7 @@ from typing import Self
 
 import cv2
 import numpy as np
+from scipy.special import ndtri
 
 from lightning_cells.data.simulation.looks import Microscope, Specimen
 from lightning_cells.data.simulation.optics import blur, haze, illumination, smooth_field
@@ -25,10 +26,11 @@ from lightning_cells.data.simulation.shapes import (
     speckle,
     spread,
 )
+from lightning_cells.data.targets import BACKGROUND, CYTOPLASM, NUCLEUS
 
 _EMPTY = 0.04  # part of the videos that show no cell
 _ARMS = 4  # that a cell has at most
-_BODY = 1.8  # size of a cell's faint body relative to its nucleus
+_TAPER = 12.0  # how narrow a cell's arms are
 
 
 def varied(rng: np.random.Generator, frames: int, size: tuple[int, int], cells: int | None) -> Iterator[SimulatedFrame]:
@@ -42,7 +44,8 @@ def varied(rng: np.random.Generator, frames: int, size: tuple[int, int], cells: 
             empty.
 
     Yields:
-        Frames in order of time; a longer video starts with the same frames.
+        Frames in order of time; a longer video starts with the same frames. Where cells are nuclei in faint bodies,
+        frames have the classes 0 background, 1 nucleus, 2 cytoplasm.
     """
     specimen = Specimen.draw(rng)
     microscope = Microscope.draw(rng)
@@ -61,12 +64,16 @@ def varied(rng: np.random.Generator, frames: int, size: tuple[int, int], cells: 
     sharp = microscope.sharp * biology.radius / 10
     for pixels, truth, parents in labelled_frames(population, frames, canvas):
         seen = _light_of(population, pixels, bank, holes, canvas, specimen, sharp)
+        classes = None
         if specimen.body:
-            seen += _light_of_bodies(population, canvas, specimen)
+            bodies = _light_of_bodies(population, canvas, specimen)
+            seen += bodies
+            body = field_of(bodies) > 0.5 * specimen.body
+            classes = np.where(truth > 0, NUCLEUS, np.where(body, CYTOPLASM, BACKGROUND)).astype(np.uint8)
         seen = haze(seen, microscope.haze, microscope.haze_width * biology.radius)
         seen = field_of(seen + ghosts.step(rng, sharp)) + ground
         lamp = 1 + microscope.flicker * rng.standard_normal()
-        yield SimulatedFrame(microscope.take(rng, seen * light * lamp), truth, parents)
+        yield SimulatedFrame(microscope.take(rng, seen * light * lamp), truth, parents, classes)
 
 
 class _Shaped(Population):
@@ -90,7 +97,7 @@ class _Shaped(Population):
         elongation: float,
         arms: float,
     ) -> None:
-        self._elongation, self._arms, self._size = elongation, arms, 1.0
+        self._elongation, self._arms, self._size, self._taper = elongation, arms, 1.0, _TAPER
         super().__init__(rng, size, cells, biology)
 
     def reach(self, index: np.ndarray, direction: np.ndarray) -> np.ndarray:
@@ -106,13 +113,13 @@ class _Shaped(Population):
                 length = self._arms * calm * np.maximum((bits % 8) / 4 - 0.5, 0)
                 where = 2 * np.pi * (bits // 8 % 16) / 16
                 near = np.cos(direction - where.reshape(more)) - 1
-                outline += length.reshape(more) * np.exp(12 * near)
+                outline += length.reshape(more) * np.exp(self._taper * near)
         return super().reach(index, direction) * outline
 
-    def bodies(self) -> Self:
-        """The larger outlines, with arms, of the cells whose nuclei these are."""
+    def bodies(self, size: float, arms: float, taper: float) -> Self:
+        """The larger outlines, with arms, of the cells whose nuclei these are; see `Specimen`."""
         bodies = copy(self)
-        bodies._elongation, bodies._arms, bodies._size = 0.6, 1.6, _BODY
+        bodies._elongation, bodies._size, bodies._arms, bodies._taper = 0.6, size, arms, taper
         return bodies
 
     def extent(self) -> float:
@@ -174,6 +181,7 @@ def _light_of(
     cells = population.cells
     character = cells["character"]
     brightness = np.exp(specimen.variety * np.clip(character[:, 0], -2, 2))
+    brightness[character[:, 1] < ndtri(specimen.dim)] *= specimen.dim_light
     brightness *= (1 + 0.8 * population.mitosis()) * (1 + 0.4 * population.newborn())
     dead = np.clip(cells["dying"], 0, None) / DEATH
     brightness *= np.minimum(1 + 2 * dead, 3.4 - 3.3 * dead).clip(0.4)  # condenses, then fades
@@ -190,10 +198,12 @@ def _light_of(
 
 def _light_of_bodies(population: _Shaped, canvas: tuple[int, int], specimen: Specimen) -> np.ndarray:
     """Faint light of what surrounds the nuclei, on the canvas."""
-    pixels = rasterise(population.bodies(), canvas)
+    bodies = population.bodies(specimen.body_size, specimen.body_arms, specimen.body_taper)
+    pixels = rasterise(bodies, canvas)
     character = population.cells["character"][pixels.cell]
     light = specimen.body * np.exp(0.5 * np.clip(character[:, 1], -2, 2) + 0.3 * character[:, 0])
-    return blur(spread(pixels, light * (1 - pixels.rho**2), canvas), 0.2 * specimen.biology.radius)
+    light *= 1 - specimen.body_dome * pixels.rho**2
+    return blur(spread(pixels, light, canvas), specimen.body_blur * specimen.biology.radius)
 
 
 def _mottle(rng: np.random.Generator, specimen: Specimen, count: int = 48, side: int = 25) -> np.ndarray:
