@@ -52,12 +52,17 @@ def reserved(hidden: Path) -> Iterator[Path]:
         OSError: if the folder cannot be written to, or its file system has no locks.
     """
     hidden.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive(hidden.with_name(f"{hidden.name}.lock")):
+    with exclusive(lock_of(hidden)):
         _remove(hidden)
         try:
             yield hidden
         finally:
             _remove(hidden)
+
+
+def lock_of(hidden: Path) -> Path:
+    """The lock file of a name that is `reserved`."""
+    return hidden.with_name(f"{hidden.name}.lock")
 
 
 def _remove(path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from lightning_cells.data.image_files import write_image
-from lightning_cells.data.locking import reserved
+from lightning_cells.data.locking import lock_of, reserved
 from lightning_cells.data.simulation.brightfield import brightfield
 from lightning_cells.data.simulation.fibres import fibres
 from lightning_cells.data.simulation.nuclei import nuclei
@@ -147,7 +147,7 @@ def _check_free(out: Path, existed: bool, hidden: Path) -> None:
     """Raises InputError if there is something in the way of a data set but what simulations hide there."""
     if not existed and out.exists():
         raise InputError(f"{out}: was made by somebody else meanwhile: choose another folder")
-    if existed and not all(path.name.startswith(hidden.name) for path in out.iterdir()):
+    if existed and not {hidden, lock_of(hidden)}.issuperset(out.iterdir()):
         raise InputError(f"{out}: is not empty: choose another folder, or remove this one first")
 
 
