@@ -5,6 +5,7 @@ import itertools
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from skimage.measure import regionprops
 from lightning_cells.data import simulate as module
 from lightning_cells.data.intensity import noise
 from lightning_cells.data.simulate import simulate
+from lightning_cells.data.simulation.looks import Specimen
 from lightning_cells.data.simulation.nuclei import nuclei as nuclei_video
 from lightning_cells.data.simulation.shapes import SimulatedFrame
 from lightning_cells.data.simulation.varied import varied as varied_video
@@ -254,6 +256,26 @@ def test_faint_bodies_around_nuclei_are_cytoplasm() -> None:
     dimmer = [frame.image[frame.classes == 2].mean() < frame.image[frame.classes == 1].mean() for frame in with_bodies]
     assert np.mean(brighter) > 0.8
     assert all(dimmer)
+
+
+def test_cells_that_are_thick_in_the_middle_are_dark_at_the_rim(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rim_to_middle(flat_light: float) -> float:
+        draw = Specimen.draw.__func__
+        known = {"arms": 1.0, "dome": 0.0, "flat_light": flat_light, "middle": 0.5, "body": 0.0, "coverage": 0.1}
+        ratios = []
+        with monkeypatch.context() as patch:
+            patch.setattr(Specimen, "draw", classmethod(lambda cls, rng: replace(draw(cls, rng), **known)))
+            for seed in range(12):
+                (frame,) = varied_video(np.random.default_rng([7, seed]), 1, (144, 144), None)
+                ground = frame.image[~ndimage.binary_dilation(frame.labels > 0, iterations=6)].mean()
+                for cell in regionprops(frame.labels, frame.image - ground):
+                    depth = ndimage.distance_transform_edt(np.pad(cell.image, 1))[1:-1, 1:-1][cell.image]
+                    light = cell.image_intensity[cell.image][np.argsort(depth, kind="stable")]
+                    few = 1 + len(light) // 5
+                    ratios.append(light[:few].mean() / light[-few:].mean())
+        return float(np.median(ratios))
+
+    assert rim_to_middle(0.1) < 0.7 * rim_to_middle(1.0)
 
 
 def test_some_varied_videos_show_no_cell() -> None:

@@ -14,7 +14,7 @@ from lightning_cells.data.simulation.population import Biology
 
 RADIUS = (9.0, 18.0)  # pixels, of a video's typical grown cell
 _SPINDLY = 0.33  # part of the videos whose cells have arms
-_DIM = 0.3  # of the others, that in which some cells are dim
+_DIM = 0.3  # that in which some cells are dim
 _IN_BODIES = 0.8  # of the rest, if it is sparse, that in which nuclei are seen in faint bodies
 
 
@@ -32,10 +32,13 @@ class Specimen:
         coverage: part of the field that they cover.
         elongation: standard deviation of the logarithm of the ratio of their axes.
         arms: length of their arms in radii, 0 for none.
+        taper: how narrow these are.
         variety: standard deviation of the logarithm of their brightness.
         dim: part of them that have little of the dye.
         dim_light: how bright these are.
         dome: how much thinner they are at the rim, 0 flat to 1 ball.
+        flat_light: of what lies far from their middle, relative to that; 1 where they are as thick everywhere.
+        middle: how wide that is, in radii.
         mottle: contrast of their texture.
         grain: size of its structures, in texture pixels.
         spots: number of bright spots.
@@ -58,10 +61,13 @@ class Specimen:
     coverage: float
     elongation: float
     arms: float
+    taper: float
     variety: float
     dim: float
     dim_light: float
     dome: float
+    flat_light: float
+    middle: float
     mottle: float
     grain: float
     spots: int
@@ -85,7 +91,7 @@ class Specimen:
         radius = between(rng, *RADIUS)
         spindly = rng.random() < _SPINDLY
         coverage = between(rng, 0.02, 0.2 if spindly else 0.6)
-        dim = rng.uniform(0.1, 0.6) if not spindly and rng.random() < _DIM else 0.0
+        dim = rng.uniform(0.1, 0.6) if rng.random() < _DIM else 0.0
         in_bodies = not spindly and not dim and coverage < 0.25 and rng.random() < _IN_BODIES
         biology = Biology(
             radius=radius,
@@ -102,12 +108,15 @@ class Specimen:
         return cls(
             biology=biology,
             coverage=coverage,
-            elongation=rng.uniform(0.4, 1.1) if spindly else rng.uniform(0, 0.5),
-            arms=rng.uniform(0.4, 2.2) if spindly else 0.0,
+            elongation=rng.uniform(0.4, 1.3) if spindly else rng.uniform(0, 0.5),
+            arms=between(rng, 0.4, 4) if spindly else 0.0,
+            taper=between(rng, 10, 60),
             variety=rng.uniform(0.1, 0.8),
             dim=dim,
             dim_light=between(rng, 0.04, 0.4),
-            dome=rng.uniform(0.3, 1.1) if spindly else rng.uniform(0, 1),
+            dome=rng.uniform(0, 1),
+            flat_light=between(rng, 0.06, 1) if spindly else 1.0,
+            middle=between(rng, 0.4, 1.6),
             mottle=rng.uniform(0.02, 0.4),
             grain=between(rng, 0.7, 3),
             spots=int(rng.integers(0, 10)) if rng.random() < 0.6 else 0,

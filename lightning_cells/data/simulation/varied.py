@@ -30,7 +30,6 @@ from lightning_cells.data.targets import BACKGROUND, CYTOPLASM, NUCLEUS
 
 _EMPTY = 0.04  # part of the videos that show no cell
 _ARMS = 4  # that a cell has at most
-_TAPER = 12.0  # how narrow a cell's arms are
 
 
 def varied(rng: np.random.Generator, frames: int, size: tuple[int, int], cells: int | None) -> Iterator[SimulatedFrame]:
@@ -54,7 +53,7 @@ def varied(rng: np.random.Generator, frames: int, size: tuple[int, int], cells: 
         cells = max(1, round(specimen.coverage * size[0] * size[1] / (np.pi * (0.85 * biology.radius) ** 2)))
         if rng.random() < _EMPTY:
             cells = 0
-    population = _Shaped(rng, size, cells, biology, specimen.elongation, specimen.arms)
+    population = _Shaped(rng, size, cells, biology, specimen.elongation, specimen.arms, specimen.taper)
     canvas = canvas_size(size)
     bank, holes = TextureBank(_mottle(rng, specimen)), TextureBank(_holes(rng, specimen))
     ghosts = _Ghosts(rng, canvas, specimen)
@@ -86,6 +85,7 @@ class _Shaped(Population):
         biology: how they live.
         elongation: see `Specimen`.
         arms: see `Specimen`.
+        taper: see `Specimen`.
     """
 
     def __init__(
@@ -96,8 +96,9 @@ class _Shaped(Population):
         biology: Biology,
         elongation: float,
         arms: float,
+        taper: float,
     ) -> None:
-        self._elongation, self._arms, self._size, self._taper = elongation, arms, 1.0, _TAPER
+        self._elongation, self._arms, self._size, self._taper = elongation, arms, 1.0, taper
         super().__init__(rng, size, cells, biology)
 
     def reach(self, index: np.ndarray, direction: np.ndarray) -> np.ndarray:
@@ -188,8 +189,10 @@ def _light_of(
 
     who = pixels.cell
     dome = 1 - specimen.dome * (1 - np.sqrt(np.maximum(1 - pixels.rho**2, 0))) * 0.8
+    middle = 1 / (1 + (pixels.distance / (specimen.middle * specimen.biology.radius)) ** 2)
+    thickness = specimen.flat_light + (1 - specimen.flat_light) * middle
     texture = cells["texture"][who]
-    value = brightness[who] * dome * np.exp(bank.sample(texture, pixels.u, pixels.v))
+    value = brightness[who] * thickness * dome * np.exp(bank.sample(texture, pixels.u, pixels.v))
     value *= 1 - holes.sample(texture // 64, pixels.u, pixels.v)
     defocus = np.clip(np.abs(character[who, 2]) * specimen.defocus - 0.4, 0, 0.8)
     focal, blurred = (spread(pixels, value * part, canvas) for part in (1 - defocus, defocus))
