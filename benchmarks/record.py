@@ -143,7 +143,8 @@ def draw(rows: list[list[str]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    names = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in ("record", "harness", "plain"))
+    here = Path(__file__)
+    names = sorted(path.stem for path in HERE.glob("*.py") if path != here and "__main__" in path.read_text("utf-8"))
     parser.add_argument(
         "name", nargs="?", choices=[*names, "summary"], help="one of them alone (default: all of speed)"
     )
