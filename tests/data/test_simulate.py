@@ -261,7 +261,7 @@ def test_faint_bodies_around_nuclei_are_cytoplasm() -> None:
 def test_cells_that_are_thick_in_the_middle_are_dark_at_the_rim(monkeypatch: pytest.MonkeyPatch) -> None:
     def rim_to_middle(flat_light: float) -> float:
         draw = Specimen.draw.__func__
-        known = {"arms": 1.0, "dome": 0.0, "flat_light": flat_light, "middle": 0.5, "body": 0.0, "coverage": 0.1}
+        known = {"arms": 1.0, "dome": 0.0, "flat_light": flat_light, "middle": 0.5, "coverage": 0.1}
         ratios = []
         with monkeypatch.context() as patch:
             patch.setattr(Specimen, "draw", classmethod(lambda cls, rng: replace(draw(cls, rng), **known)))

@@ -24,6 +24,39 @@ def between(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 @dataclass(frozen=True)
+class Bodies:
+    """Faint bodies around nuclei, whose light is no cell's.
+
+    Attributes:
+        light: how bright they are; 0 for none.
+        size: relative to that of the nucleus.
+        arms: length of their arms in radii of the nucleus.
+        taper: how narrow these are.
+        dome: how much thinner they are at the rim, 0 flat to 1 ball.
+        blur: how far they are off the focal plane: standard deviation of their blur, in radii.
+    """
+
+    light: float
+    size: float
+    arms: float
+    taper: float
+    dome: float
+    blur: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, seen: bool) -> Self:
+        """Draws what they are like, where they can be seen."""
+        return cls(
+            light=between(rng, 0.04, 0.35) if seen else 0.0,
+            size=rng.uniform(1.2, 2.6),
+            arms=rng.uniform(0.5, 6),
+            taper=between(rng, 10, 80),
+            dome=rng.uniform(0.2, 1),
+            blur=between(rng, 0.06, 0.3),
+        )
+
+
+@dataclass(frozen=True)
 class Specimen:
     """What the cells of a video are like; light is in units of that of a middling cell.
 
@@ -45,12 +78,7 @@ class Specimen:
         spot_light: how bright these are.
         holes: number of dark nucleoli.
         hole_depth: part of the light that is missing there.
-        body: light of the faint body around each nucleus, which is no cell's; 0 for none.
-        body_size: size of such a body relative to its nucleus.
-        body_arms: length of its arms in radii of the nucleus.
-        body_taper: how narrow these are.
-        body_dome: how much thinner a body is at its rim, 0 flat to 1 ball.
-        body_blur: how far a body is off the focal plane: standard deviation of its blur, in radii.
+        bodies: what is seen around the nuclei.
         defocus: how far cells are off the focal plane, in standard deviations that are blurred.
         ghosts: number of blurred cells far off the focal plane per cell's area times 20.
         ghost_light: how bright these are at most.
@@ -74,12 +102,7 @@ class Specimen:
     spot_light: float
     holes: int
     hole_depth: float
-    body: float
-    body_size: float
-    body_arms: float
-    body_taper: float
-    body_dome: float
-    body_blur: float
+    bodies: Bodies
     defocus: float
     ghosts: float
     ghost_light: float
@@ -123,12 +146,7 @@ class Specimen:
             spot_light=between(rng, 0.3, 3),
             holes=int(rng.integers(1, 5)) if rng.random() < 0.5 else 0,
             hole_depth=rng.uniform(0.3, 0.95),
-            body=between(rng, 0.04, 0.35) if in_bodies else 0.0,
-            body_size=rng.uniform(1.2, 2.6),
-            body_arms=rng.uniform(0.5, 6),
-            body_taper=between(rng, 10, 80),
-            body_dome=rng.uniform(0.2, 1),
-            body_blur=between(rng, 0.06, 0.3),
+            bodies=Bodies.draw(rng, in_bodies),
             defocus=rng.uniform(0, 1),
             ghosts=rng.uniform(0, 2) if rng.random() < 0.5 else 0.0,
             ghost_light=between(rng, 0.1, 0.6),

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from scipy.special import ndtri
 
-from lightning_cells.data.simulation.looks import Microscope, Specimen
+from lightning_cells.data.simulation.looks import Bodies, Microscope, Specimen
 from lightning_cells.data.simulation.optics import blur, haze, illumination, smooth_field
 from lightning_cells.data.simulation.population import DEATH, Biology, Population
 from lightning_cells.data.simulation.shapes import (
@@ -64,10 +64,10 @@ def varied(rng: np.random.Generator, frames: int, size: tuple[int, int], cells: 
     for pixels, truth, parents in labelled_frames(population, frames, canvas):
         seen = _light_of(population, pixels, bank, holes, canvas, specimen, sharp)
         classes = None
-        if specimen.body:
-            bodies = _light_of_bodies(population, canvas, specimen)
-            seen += bodies
-            body = field_of(bodies) > 0.5 * specimen.body
+        if specimen.bodies.light:
+            around = _light_of_bodies(population, canvas, specimen.bodies)
+            seen += around
+            body = field_of(around) > 0.5 * specimen.bodies.light
             classes = np.where(truth > 0, NUCLEUS, np.where(body, CYTOPLASM, BACKGROUND)).astype(np.uint8)
         seen = haze(seen, microscope.haze, microscope.haze_width * biology.radius)
         seen = field_of(seen + ghosts.step(rng, sharp)) + ground
@@ -117,11 +117,11 @@ class _Shaped(Population):
                 outline += length.reshape(more) * np.exp(self._taper * near)
         return super().reach(index, direction) * outline
 
-    def bodies(self, size: float, arms: float, taper: float) -> Self:
-        """The larger outlines, with arms, of the cells whose nuclei these are; see `Specimen`."""
-        bodies = copy(self)
-        bodies._elongation, bodies._size, bodies._arms, bodies._taper = 0.6, size, arms, taper
-        return bodies
+    def bodies(self, bodies: Bodies) -> Self:
+        """The larger outlines, with arms, of the cells whose nuclei these are."""
+        around = copy(self)
+        around._elongation, around._size, around._arms, around._taper = 0.6, bodies.size, bodies.arms, bodies.taper
+        return around
 
     def extent(self) -> float:
         """See `Population.extent`."""
@@ -199,14 +199,13 @@ def _light_of(
     return blur(focal, sharp) + blur(blurred, np.hypot(sharp, 0.18 * specimen.biology.radius))
 
 
-def _light_of_bodies(population: _Shaped, canvas: tuple[int, int], specimen: Specimen) -> np.ndarray:
+def _light_of_bodies(nuclei: _Shaped, canvas: tuple[int, int], bodies: Bodies) -> np.ndarray:
     """Faint light of what surrounds the nuclei, on the canvas."""
-    bodies = population.bodies(specimen.body_size, specimen.body_arms, specimen.body_taper)
-    pixels = rasterise(bodies, canvas)
-    character = population.cells["character"][pixels.cell]
-    light = specimen.body * np.exp(0.5 * np.clip(character[:, 1], -2, 2) + 0.3 * character[:, 0])
-    light *= 1 - specimen.body_dome * pixels.rho**2
-    return blur(spread(pixels, light, canvas), specimen.body_blur * specimen.biology.radius)
+    pixels = rasterise(nuclei.bodies(bodies), canvas)
+    character = nuclei.cells["character"][pixels.cell]
+    light = bodies.light * np.exp(0.5 * np.clip(character[:, 1], -2, 2) + 0.3 * character[:, 0])
+    light *= 1 - bodies.dome * pixels.rho**2
+    return blur(spread(pixels, light, canvas), bodies.blur * nuclei.biology.radius)
 
 
 def _mottle(rng: np.random.Generator, specimen: Specimen, count: int = 48, side: int = 25) -> np.ndarray:
