@@ -4,17 +4,21 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from lightning_cells.cli.parsing import chosen_method, given
 from lightning_cells.data.cell_sizes import diameter_on_disk, typical_diameter
 from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.errors import Doubt, InputError, first_line
+from lightning_cells.instances.components import Decoder
 from lightning_cells.loggers.models import trained_model
 from lightning_cells.methods import CellMethod
+from lightning_cells.methods.base import plain
 from lightning_cells.methods.building import diameter_of_training
 from lightning_cells.methods.cell_size import ALIKE
 from lightning_cells.methods.loading import checkpoint_settings, misfit, read_checkpoint, settings_of, weights_of
@@ -58,7 +62,7 @@ def fit_size(config: Any) -> str | None:
     """Has a training that begins with a model see cells as large as that model knows them, if nobody said otherwise.
 
     Args:
-        config: of ``fit``; its ``data.scale`` is changed.
+        config: of ``fit``; its ``data.scale`` is changed, and the decoder's sizes, which are in pixels of the frames.
 
     Returns:
         A line that says so; None where nothing is changed.
@@ -73,10 +77,23 @@ def fit_size(config: Any) -> str | None:
     if found is None or 1 / ALIKE < found * scale / known < ALIKE:
         return None
     data.scale = round(known / found, 3)
+    _resize_decoder(config.model, scale / data.scale)
     return (
         f"Cells of about {found:.0f} px, which {config.init} knows at {known:.0f}: frames are scaled by {data.scale:g};"
         " --data.scale X if that is wrong"
     )
+
+
+def _resize_decoder(model: Any, factor: float) -> None:
+    """Changes the decoder in a method's configuration, if it has one, for cells that are larger by a factor."""
+    chosen = model.init_args.get("decoder")
+    module, _, name = (chosen or {}).get("class_path", "").rpartition(".")
+    if not module or not issubclass(getattr(import_module(module), name), Decoder):
+        return
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Decoder, "decoder")
+    decoder = parser.instantiate_classes(Namespace(decoder=chosen)).decoder
+    model.init_args.decoder = parser.parse_object({"decoder": plain(decoder.resized(factor))}).decoder
 
 
 def doubt_size(verb: str, checkpoint: str | None, data: SequenceDataModule) -> None:

@@ -121,7 +121,7 @@ class CellMethod(LightningModule, ABC):
         To be called in the constructor of a method.
         """
         self.save_hyperparameters(frame=inspect.currentframe().f_back, logger=False)  # type: ignore[union-attr]
-        self.hparams.update({name: _plain(part) for name, part in self.hparams.items()})
+        self.hparams.update({name: plain(part) for name, part in self.hparams.items()})
         # `load_from_checkpoint` then makes the dataclasses of them again, as it does for the command line's checkpoints
         self.hparams["_instantiator"] = "lightning.pytorch.cli.instantiate_module"
 
@@ -285,9 +285,9 @@ class CellMethod(LightningModule, ABC):
         measures.reset()
 
 
-def _plain(part: Any) -> Any:
+def plain(part: Any) -> Any:
     """A dataclass as the command line writes it, all the way down."""
     if not is_dataclass(part):
         return part
-    arguments = {field.name: _plain(getattr(part, field.name)) for field in fields(part)}
+    arguments = {field.name: plain(getattr(part, field.name)) for field in fields(part)}
     return {"class_path": f"{type(part).__module__}.{type(part).__qualname__}", "init_args": arguments}

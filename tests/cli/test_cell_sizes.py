@@ -63,10 +63,14 @@ def test_a_training_from_a_model_sees_cells_as_large_as_it_knows_them(
     before = torch.load(checkpoint, weights_only=True)["lightning_cells"]
     assert tuned["data"]["scale"] == scale == pytest.approx(1 / 3, rel=0.15)  # other videos have other cells
     assert tuned["diameter"] == pytest.approx(before["diameter"], rel=0.15)
+    sizes = [torch.load(path, weights_only=True)["hyper_parameters"] for path in (home / "tuned/last.ckpt", checkpoint)]
+    tuned_size, size = (each["decoder"]["init_args"]["min_size"] for each in sizes)
+    assert tuned_size == pytest.approx(size / scale**2, abs=1), "of pixels of the frames"
     for path in home.glob("runs/*/config.yaml"):
         config = yaml.safe_load(path.read_text())
         if config.get("init"):
             assert config["data"]["scale"] == scale
+            assert config["model"]["init_args"]["decoder"]["init_args"]["min_size"] == tuned_size
     said = say(capfd, *words, "--data.scale", "0.5", "--checkpoint.folder", home / "chosen")
     assert "frames are scaled" not in said.out
 
