@@ -1,7 +1,5 @@
 """A network that is compiled for training, where a card waits for the launches of many small steps."""
 
-from typing import Any
-
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -24,8 +22,8 @@ class CompiledNetwork(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Has the network compiled with its first batch."""
         assert isinstance(pl_module, CellMethod)
-        how: dict[str, Any] = {} if self.backend != "inductor" else {"mode": self.mode}
-        pl_module.network.compile(backend=self.backend, **how)
+        mode = self.mode if self.backend == "inductor" else None  # no other backend has modes
+        pl_module.network.compile(backend=self.backend, mode=mode)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Videos go through the network as it is."""

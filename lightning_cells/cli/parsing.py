@@ -109,9 +109,9 @@ def chosen_method(args: list[str]) -> type | None:
         name = model or name
     if name is None:
         return None
-    from lightning_cells.methods.short_options import find_method
+    from lightning_cells.methods.short_options import find_class
 
-    return find_method(name)
+    return find_class(name)
 
 
 def named_packages(args: list[str]) -> set[str]:

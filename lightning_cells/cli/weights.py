@@ -4,7 +4,6 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from lightning_cells.methods.base import plain
 from lightning_cells.methods.building import diameter_of_training
 from lightning_cells.methods.cell_size import ALIKE
 from lightning_cells.methods.loading import checkpoint_settings, misfit, read_checkpoint, settings_of, weights_of
+from lightning_cells.methods.short_options import find_class
 from lightning_cells.paths import find_data
 
 
@@ -87,8 +87,8 @@ def fit_size(config: Any) -> str | None:
 def _resize_decoder(model: Any, factor: float) -> None:
     """Changes the decoder in a method's configuration, if it has one, for cells that are larger by a factor."""
     chosen = model.init_args.get("decoder")
-    module, _, name = (chosen or {}).get("class_path", "").rpartition(".")
-    if not module or not issubclass(getattr(import_module(module), name), Decoder):
+    kind = None if chosen is None else find_class(chosen.get("class_path"))
+    if kind is None or not issubclass(kind, Decoder):
         return
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Decoder, "decoder")

@@ -68,7 +68,7 @@ def complete_model(model: Any, method: type | None = None) -> Any:
     """
     if not isinstance(model, dict):
         return model
-    method = find_method(model["class_path"]) if "class_path" in model else method
+    method = find_class(model["class_path"]) if "class_path" in model else method
     if method is None:
         return model
     if "class_path" in model or "init_args" in model:
@@ -82,7 +82,7 @@ def short_names(names: Iterable[str]) -> set[str]:
     return {short for short, full in _SHORT.items() if full.partition(".")[0] in parts}
 
 
-def find_method(name: Any) -> type | None:
+def find_class(name: Any) -> type | None:
     """The class of an import path, or of a name in `lightning_cells.methods`; None if there is none."""
     module, _, kind = str(name).rpartition(".")
     try:

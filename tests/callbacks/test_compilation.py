@@ -40,7 +40,7 @@ class Calls(Callback):
         self.after.append(self._backend.calls)
 
 
-def trained(data: Path, *callbacks: Callback) -> tuple[nn.Module, Trainer]:
+def trained(data: Path, *callbacks: Callback) -> nn.Module:
     seed_everything(1)
     words = ["-c", "conf/method/ulstm/tiny.yaml", "--model.channels", "[4, 8]", "--data.root", str(data)]
     words += ["--data.train", "['01']", "--data.val", "['02']"]
@@ -57,14 +57,14 @@ def trained(data: Path, *callbacks: Callback) -> tuple[nn.Module, Trainer]:
         num_sanity_val_steps=0,
     )
     trainer.fit(built.model, built.data)
-    return built.model.network, trainer
+    return built.model.network
 
 
 def test_a_compiled_training_is_the_same(simulated: Path) -> None:
     backend = Backend()
     calls = Calls(backend)
-    compiled, _ = trained(simulated, CompiledNetwork(backend=backend), calls)
-    plain, _ = trained(simulated)
+    compiled = trained(simulated, CompiledNetwork(backend=backend), calls)
+    plain = trained(simulated)
     assert backend.calls >= 4, "all steps"
     assert calls.before[0] >= 2
     assert calls.before == calls.after, "no video"

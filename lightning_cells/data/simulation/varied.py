@@ -14,7 +14,7 @@ from scipy.special import ndtri
 
 from lightning_cells.data.simulation.looks import Bodies, Microscope, Specimen
 from lightning_cells.data.simulation.optics import blur, haze, illumination, smooth_field
-from lightning_cells.data.simulation.population import DEATH, Biology, Population
+from lightning_cells.data.simulation.population import DEATH, Population
 from lightning_cells.data.simulation.shapes import (
     Pixels,
     SimulatedFrame,
@@ -53,7 +53,7 @@ def varied(rng: np.random.Generator, frames: int, size: tuple[int, int], cells: 
         cells = max(1, round(specimen.coverage * size[0] * size[1] / (np.pi * (0.85 * biology.radius) ** 2)))
         if rng.random() < _EMPTY:
             cells = 0
-    population = _Shaped(rng, size, cells, biology, specimen.elongation, specimen.arms, specimen.taper)
+    population = _Shaped(rng, size, cells, specimen)
     canvas = canvas_size(size)
     bank, holes = TextureBank(_mottle(rng, specimen)), TextureBank(_holes(rng, specimen))
     ghosts = _Ghosts(rng, canvas, specimen)
@@ -82,24 +82,13 @@ class _Shaped(Population):
         rng: as the others, see `Population`.
         size: of the field.
         cells: in it.
-        biology: how they live.
-        elongation: see `Specimen`.
-        arms: see `Specimen`.
-        taper: see `Specimen`.
+        specimen: how long they are, and their arms.
     """
 
-    def __init__(
-        self,
-        rng: np.random.Generator,
-        size: tuple[int, int],
-        cells: int,
-        biology: Biology,
-        elongation: float,
-        arms: float,
-        taper: float,
-    ) -> None:
-        self._elongation, self._arms, self._size, self._taper = elongation, arms, 1.0, taper
-        super().__init__(rng, size, cells, biology)
+    def __init__(self, rng: np.random.Generator, size: tuple[int, int], cells: int, specimen: Specimen) -> None:
+        self._elongation, self._size = specimen.elongation, 1.0
+        self._arms, self._taper = specimen.arms, specimen.taper
+        super().__init__(rng, size, cells, specimen.biology)
 
     def reach(self, index: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """See `Population.reach`."""
