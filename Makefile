@@ -8,8 +8,9 @@ export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test test-slow lint docs bench bench-gpu fuzz pretrain dashboard clean
 
+# Two threads are half as fast again, where nothing else runs; a worker for the data would gain nothing.
 demo: $(VENV)/.installed
-	$(BIN)/lightning-cells demo
+	OMP_NUM_THREADS=2 $(BIN)/lightning-cells demo
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"

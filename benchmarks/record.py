@@ -38,6 +38,16 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def bfloat16() -> str:
+    """Which of the instructions that speed bfloat16 up the processor has, as far as the system tells it."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return "bfloat16 not known"
+    found = [name for flag, name in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")) if flag in flags]
+    return f"bfloat16 by {' and '.join(found)}" if found else "no bfloat16"
+
+
 def versions() -> dict[str, str]:
     known = {"Python": platform.python_version()}
     for name in PACKAGES:
@@ -83,7 +93,7 @@ def record(name: str, options: list[str]) -> None:
         "command": f"python {' '.join(words)}",
         "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
         "minutes": round(minutes, 1),
-        "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
+        "machine": f"{processor()}, {bfloat16()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
         "versions": versions(),
         "load": [round(before, 1), round(after, 1)],
     }

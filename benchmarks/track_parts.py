@@ -2,7 +2,9 @@
 
 U-LSTM and RSHN of `conf/method/*/tiny.yaml` are trained for some steps on simulated nuclei, so that they find cells;
 then simulated videos of several sizes and numbers of cells are tracked. Times are of the processor, one thread; each
-part is what its functions take without the parts within them. Medians of rounds, in which the videos take turns.
+part is what its functions take without the parts within them. Frames are seen at the scale of the training; what
+estimating the size of the cells takes, once for a video, is measured by itself. Medians of rounds, in which the videos
+take turns.
 
     python benchmarks/track_parts.py [--rounds 5] [--methods ulstm rshn] [--largest 512] [--device cpu]
 """
@@ -23,7 +25,7 @@ from harness import table
 import torch
 from track import train
 
-from lightning_cells.data.frames import Frames
+from lightning_cells.data.frames import Frames, open_frames
 from lightning_cells.data.result_folder import ResultWriter
 from lightning_cells.data.simulate import simulate
 from lightning_cells.data.spool import Spool
@@ -32,6 +34,7 @@ from lightning_cells.instances.embedding import EmbeddingDecoder
 from lightning_cells.instances.tiling import Tiling
 from lightning_cells.methods import ULSTM
 from lightning_cells.methods.building import Preprocessing
+from lightning_cells.methods.cell_size import estimate_diameter
 from lightning_cells.methods.embedded import EmbeddedVideo
 from lightning_cells.methods.segmented import SegmentedVideo
 from lightning_cells.networks.hourglass import StackedHourglass
@@ -41,7 +44,7 @@ FRAMES = 6
 PARTS: dict[str, list[tuple[type, str]]] = {
     "reading": [(Frames, "read"), (Preprocessing, "prepare")],
     "network": [(StackedHourglass, "contract"), (StackedHourglass, "embed"), (ULSTM, "probabilities")],
-    "cells": [(EmbeddingDecoder, "__call__"), (SeedDecoder, "__call__"), (Tiling, "merge")],
+    "cells": [(EmbeddingDecoder, "of_tiles"), (SeedDecoder, "__call__"), (Tiling, "merge")],
     "linking": [(EmbeddedVideo, "link"), (SegmentedVideo, "link"), (EmbeddedVideo, "finish")],
     "writing": [(ResultWriter, "write"), (ResultWriter, "finish"), (Spool, "append")],
 }
@@ -92,12 +95,13 @@ def measure(
     """Returns for each video the number of tracks, and milliseconds per frame by part."""
     used: dict[tuple[int, int], list[dict[str, float]]] = defaultdict(list)
     found = {}
-    Tracker(checkpoint, device).track_to(next(iter(videos.values())), out)  # warms up
+    tracker = Tracker(checkpoint, device, diameter="training")
+    tracker.track_to(next(iter(videos.values())), out)  # warms up
     for _ in range(rounds):
         for video, path in videos.items():
             watch.spent.clear()
             start = now()
-            frames, found[video] = Tracker(checkpoint, device).track_to(path, out)
+            frames, found[video] = tracker.track_to(path, out)
             spent = {part: watch.spent[part] for part in PARTS}
             spent["rest"] = now() - start - sum(spent.values())
             spent["all"] = now() - start
@@ -106,6 +110,18 @@ def measure(
         video: (found[video], {part: statistics.median(turn[part] for turn in turns) for part in turns[0]})
         for video, turns in used.items()
     }
+
+
+def estimating(checkpoint: Path, video: Path, device: str) -> float:
+    """Milliseconds that it takes to estimate the size of a video's cells."""
+    tracker = Tracker(checkpoint, device)
+    with open_frames(video) as frames, torch.inference_mode():
+        some = [frames.read(index) for index in (0, FRAMES // 2, FRAMES - 1)]
+    start = now()
+    with torch.inference_mode():
+        estimate_diameter(tracker.method, tracker.preprocessing, some, tracker.preprocessing.diameter or 0.0)
+    wait()
+    return (now() - start) * 1e3
 
 
 def main() -> None:
@@ -139,8 +155,9 @@ def main() -> None:
             for (side, cells), (tracks, spent) in found.items():
                 per_pixel = spent["all"] / side**2 * 1e3
                 times = [f"{spent[part]:.1f}" for part in [*PARTS, "rest", "all"]]
-                rows.append([method, f"{side} x {side}", cells, tracks, *times, f"{per_pixel:.2f}"])
-    table(["method", "frame", "cells", "tracks found", *PARTS, "rest", "all", "us per pixel"], rows)
+                size = f"{estimating(checkpoint, videos[side, cells], args.device):.0f}"
+                rows.append([method, f"{side} x {side}", cells, tracks, *times, f"{per_pixel:.2f}", size])
+    table(["method", "frame", "cells", "tracks found", *PARTS, "rest", "all", "us per pixel", "size, once"], rows)
 
 
 if __name__ == "__main__":

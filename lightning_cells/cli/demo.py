@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     from lightning_cells.tracking import Tracker
     from lightning_cells.visualization.drawing import save_png
 
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
     home = output_dir() / "demo"
     videos = home / f"videos-seed{args.seed}"
     started = time.monotonic()
@@ -63,7 +63,6 @@ def run(args: argparse.Namespace) -> None:
 
     shared = ["-c", "conf/data/simulated.yaml", "-c", "conf/trainer/cpu.yaml", "--data.root", str(videos)]
     training = ["--seed_everything", str(args.seed), "--trainer.max_epochs", str(args.epochs)]
-    training += ["--data.num_workers", "1"]  # the other core prepares clips
     fitted = TrainingCLI(["fit", "-c", "conf/method/ulstm/tiny.yaml", *shared, *training])
     logger, checkpoints = fitted.trainer.logger, fitted.trainer.checkpoint_callback
     assert isinstance(logger, RunLogger)

@@ -36,12 +36,12 @@ from lightning_cells.cli.parsing import (
     shipped_configurations,
 )
 from lightning_cells.cli.weights import (
+    Beginning,
     check_checkpoint,
     doubt_size,
     fit_size,
     remembered,
     restoring_explained,
-    start_from,
 )
 from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.errors import InputError, one_line, origin
@@ -110,6 +110,7 @@ class TrainingCLI(LightningCLI):
     def __init__(self, args: list[str]) -> None:
         _silence()
         self._words = tuple(args)
+        self._begins_with: Beginning | None = None
         super().__init__(
             CellMethod,
             SequenceDataModule,
@@ -154,12 +155,18 @@ class TrainingCLI(LightningCLI):
             check_checkpoint(args[0], self.config[args[0]])
             return
         with tempfile.TemporaryDirectory() as folder:
-            if settings := remembered(args):
+            if settings := remembered(args, self._beginning):
                 first = Path(folder) / "checkpoint.yaml"
                 first.write_text(yaml.safe_dump(settings))
                 args = [args[0], "-c", str(first), *args[1:]]
             self.config = self._parse(parser, args)
         check_checkpoint(args[0], self.config[args[0]])
+
+    def _beginning(self, name: str) -> Beginning:
+        """The model of that name, which is fetched once."""
+        if self._begins_with is None or self._begins_with.name != name:
+            self._begins_with = Beginning(name)
+        return self._begins_with
 
     def _parse(self, parser: LightningArgumentParser, args: list[str]) -> Any:
         """Parses the words, in which options of the method may have short names."""
@@ -195,7 +202,7 @@ class TrainingCLI(LightningCLI):
         if config.output_dir:
             os.environ[HOME_VARIABLE] = os.path.abspath(config.output_dir)
         begins = verb == "fit" and config.init is not None and config.ckpt_path is None and self._resumed is None
-        if begins and (line := fit_size(config)):
+        if begins and (line := fit_size(config, self._beginning(config.init))):
             tell(line)
         if verb == "predict":
             config.return_predictions = False  # they go to disk as they come: kept in memory they would fill it
@@ -216,7 +223,8 @@ class TrainingCLI(LightningCLI):
         """Opens the data first: a mistake in them is told before a run is logged or a second process started."""
         config = self.config[self.subcommand]
         if self.subcommand == "fit" and config.init is not None and config.ckpt_path is None:
-            start_from(config.init, self.model)
+            self._beginning(config.init).give(self.model)
+            self._begins_with = None  # the weights are the network's now
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             self.datamodule.setup(self.subcommand)
             self.model.check(self.datamodule, self.subcommand)

@@ -2,7 +2,7 @@
 
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,52 +25,75 @@ from lightning_cells.methods.short_options import find_class
 from lightning_cells.paths import find_data
 
 
-def remembered(args: list[str]) -> dict[str, Any]:
-    """Method and preprocessing of the checkpoint that the words name, if the first of their files is to hold them."""
+class Beginning:
+    """The model that a training begins with, fetched once.
+
+    Args:
+        name: of a model, or the path of a checkpoint; see `trained_model`.
+
+    Raises:
+        InputError: if there is no such model, or it cannot be used.
+
+    Attributes:
+        name: as given.
+        settings: its method and preprocessing, as `checkpoint_settings` returns them.
+        diameter: of a typical cell of its training, in pixels that the network saw; None if it does not know.
+        weights: by their names.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        with trained_model(name) as path:
+            checkpoint = read_checkpoint(path)
+            self.weights = weights_of(checkpoint, path)
+            self.settings = settings_of(checkpoint, path)
+        self.diameter = diameter_of_training(checkpoint)
+
+    def give(self, method: CellMethod) -> None:
+        """Gives the network of a method the weights.
+
+        Raises:
+            InputError: if the networks differ.
+        """
+        inside = "network."
+        network = {name.removeprefix(inside): value for name, value in self.weights.items() if name.startswith(inside)}
+        try:
+            method.network.load_state_dict(network)
+        except RuntimeError as error:
+            difference = str(misfit(error))[:200]
+            raise InputError(
+                f"--init {self.name}: does not fit the configured network ({difference}): leave out -c conf/method/... "
+                "and the options that differ; it remembers its method itself"
+            ) from error
+
+
+def remembered(args: list[str], beginning: Callable[[str], Beginning]) -> dict[str, Any]:
+    """Method and preprocessing of the checkpoint that the words name, if the first of their files is to hold them.
+
+    Args:
+        args: the words, of which the first is the verb.
+        beginning: the model that ``--init`` names.
+    """
     checkpoint, init = given(args, "ckpt_path"), given(args, "init")
     if checkpoint is not None:
         goes_on = args[0] == "fit" and checkpoint in ("last", "hpc")
         return {} if goes_on else checkpoint_settings(Path(checkpoint))
     if args[0] != "fit" or init is None or chosen_method(args) is not None:
         return {}
-    with trained_model(init) as path:
-        return checkpoint_settings(path)
+    return beginning(init).settings
 
 
-def start_from(init: str, method: CellMethod) -> None:
-    """Gives the network of a method the weights of another one.
-
-    Raises:
-        InputError: if there is no such model, or the networks differ.
-    """
-    with trained_model(init) as path:
-        checkpoint = read_checkpoint(path)
-        settings_of(checkpoint, path)
-        weights = weights_of(checkpoint, path)
-    network = {name.removeprefix("network."): value for name, value in weights.items() if name.startswith("network.")}
-    try:
-        method.network.load_state_dict(network)
-    except RuntimeError as error:
-        difference = str(misfit(error))[:200]
-        raise InputError(
-            f"--init {init}: does not fit the configured network ({difference}): leave out -c conf/method/... and the "
-            "options that differ; it remembers its method itself"
-        ) from error
-
-
-def fit_size(config: Any) -> str | None:
+def fit_size(config: Any, beginning: Beginning) -> str | None:
     """Has a training that begins with a model see cells as large as that model knows them, if nobody said otherwise.
 
     Args:
         config: of ``fit``; its ``data.scale`` is changed, and the decoder's sizes, which are in pixels of the frames.
+        beginning: the model.
 
     Returns:
         A line that says so; None where nothing is changed.
     """
-    with trained_model(config.init) as path:
-        checkpoint = read_checkpoint(path)
-        known, scale = diameter_of_training(checkpoint), settings_of(checkpoint, path)["data"]["scale"]
-    data = config.data
+    known, scale, data = beginning.diameter, beginning.settings["data"]["scale"], config.data
     if known is None or data.scale != scale or data.label_kind != "instances":
         return None
     found = diameter_on_disk(find_data(data.root), data.layout, data.truth)
@@ -79,8 +102,8 @@ def fit_size(config: Any) -> str | None:
     data.scale = round(known / found, 3)
     _resize_decoder(config.model, scale / data.scale)
     return (
-        f"Cells of about {found:.0f} px, which {config.init} knows at {known:.0f}: frames are scaled by {data.scale:g};"
-        " --data.scale X if that is wrong"
+        f"Cells of about {found:.0f} px, which {beginning.name} knows at {known:.0f}: frames are scaled by "
+        f"{data.scale:g}; --data.scale X if that is wrong"
     )
 
 

@@ -17,7 +17,7 @@ from lightning_cells.experiments.comparison.pictures import (
     read_strips,
     side_by_side,
 )
-from lightning_cells.experiments.comparison.runs import Selected, differences, read_config
+from lightning_cells.experiments.comparison.runs import ABSENT, Selected, differences, read_config
 from lightning_cells.experiments.comparison.statistics import (
     MEASURES,
     Cells,
@@ -38,6 +38,9 @@ _TAGS = {
     "seed": "seed",
     "mlflow.source.git.commit": "commit",
 }
+
+
+_Row = list[str | None]  # a name, and the value of each run
 
 
 class _Member(NamedTuple):
@@ -116,9 +119,9 @@ def _same_data(members: Sequence[_Member], member: _Member) -> bool:
     return _tag(member.chosen.test, "data.fingerprint") == _tag(reference.chosen.test, "data.fingerprint")
 
 
-def _facts(members: Sequence[_Member]) -> list[list[str | None]]:
+def _facts(members: Sequence[_Member]) -> list[_Row]:
     """What the runs are, a row for each fact that any of them has."""
-    rows: list[list[str | None]] = [
+    rows: list[_Row] = [
         ["training", *(_id(member.chosen.training) for member in members)],
         ["test", *(_id(member.chosen.test) for member in members)],
     ]
@@ -135,23 +138,27 @@ def _either(chosen: Selected, tag: str, last: bool) -> str | None:
     return next((value for run in (*runs, chosen.run) if (value := _tag(run, tag))), None)
 
 
-def _differences(members: Sequence[_Member]) -> dict[str, list[list[str | None]]]:
+def _differences(members: Sequence[_Member]) -> dict[str, tuple[list[_Row], list[_Row]]]:
     """For trainings and tests, a row for each option that differs among those whose configuration is known.
 
     A test has the method's options from the checkpoint: what differs between trainings is not told again.
+
+    Returns:
+        The rows of options that all have, and of those that only some have, as runs of different methods do.
     """
-    rows: dict[str, list[list[str | None]]] = {}
+    parted: dict[str, tuple[list[_Row], list[_Row]]] = {}
     told: set[str] = set()
     for half in ("training", "test"):
         known = [number for number, member in enumerate(members) if member.configs[half] is not None]
         table = differences([members[number].configs[half] or {} for number in known])
-        rows[half] = [
+        rows: list[_Row] = [
             [name, *(values[known.index(number)] if number in known else None for number in range(len(members)))]
             for name, values in table.items()
             if name not in told
         ]
+        parted[half] = [row for row in rows if ABSENT not in row], [row for row in rows if ABSENT in row]
         told |= table.keys()
-    return rows
+    return parted
 
 
 def _notes(members: Sequence[_Member], same: Sequence[int]) -> list[str]:

@@ -78,6 +78,16 @@ def test_two_tested_trainings_are_compared() -> None:
     assert second == pytest.approx([140, 150], abs=3)
 
 
+def test_options_that_not_all_runs_have_are_folded_away() -> None:
+    client = store()
+    first, second = training(client, "first", lr=0.003, gates=2), training(client, "second", lr=0.1)
+    found = page(first, second)
+    assert found.tags.index("details") > found.tags.index("table"), "what both have is first, and open"
+    assert "1 that not all of the runs have" in found.words
+    assert found.row("model.gates") == ["2", "not an option"]
+    assert "details" not in page(first, training(client, "third", lr=0.1, gates=1)).tags
+
+
 def test_what_is_missing_is_said() -> None:
     client = store()
     whole, bare = training(client, "whole"), training(client, "bare")
