@@ -15,6 +15,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
+from lightning_cells.callbacks.averaging import AveragedWeights
 from lightning_cells.callbacks.checkpoint import Checkpoints
 from lightning_cells.callbacks.divergence import Divergence
 from lightning_cells.callbacks.images import Pictures
@@ -63,6 +64,10 @@ _RESUME = (
 _INIT = (
     "fit: start from the weights of a network: a model that comes with lightning-cells (nuclei), a registered one "
     "(models:/NAME/VERSION) or a checkpoint; without -c conf/method/... also with its method and preprocessing"
+)
+_INIT_SHARE = (
+    "share of the weights of --init in those that are validated and kept; half of them, and a network forgets less of "
+    "what it knew; 0 for a long training on much data"
 )
 
 
@@ -139,6 +144,7 @@ class TrainingCLI(LightningCLI):
             help=f"folder for all that is written (${HOME_VARIABLE}, outputs)",
         )
         parser.add_argument("--init", type=str | None, default=None, metavar="MODEL", help=_INIT)
+        parser.add_argument("--init_share", type=float, default=0.5, metavar="SHARE", help=_INIT_SHARE)
         parser.add_argument("--allow", type=str | None, default=None, metavar="PACKAGES", help=ALLOW_HELP)
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
         parser.add_lightning_class_args(Pictures, "pictures")
@@ -225,6 +231,8 @@ class TrainingCLI(LightningCLI):
         if self.subcommand == "fit" and config.init is not None and config.ckpt_path is None:
             self._beginning(config.init).give(self.model)
             self._begins_with = None  # the weights are the network's now
+        if self.subcommand == "fit" and config.init is not None:
+            self._keep_a_share(config.init_share)
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             self.datamodule.setup(self.subcommand)
             self.model.check(self.datamodule, self.subcommand)
@@ -238,6 +246,19 @@ class TrainingCLI(LightningCLI):
             return trainer
         except (TypeError, ValueError, MisconfigurationException) as error:
             raise InputError(f"trainer: {one_line(error)}") from error
+
+    def _keep_a_share(self, share: float) -> None:
+        """Has the weights that are kept hold a share of those that the training begins with."""
+        if not 0 <= share <= 1:
+            raise InputError(f"--init_share {share}: must be from 0 to 1")
+        trainer = self.config_init[self.subcommand].trainer
+        callbacks = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
+        callbacks = [callback for callback in callbacks if callback is not None]
+        average = next((callback for callback in callbacks if isinstance(callback, AveragedWeights)), None)
+        if average is None:
+            average = AveragedWeights(decay=0.0)
+            trainer.callbacks = [*callbacks, average]
+        average.beginning = share
 
 
 def _is_ours(logger: Any) -> bool:

@@ -123,6 +123,24 @@ def test_a_training_starts_from_it(
     assert say(capfd, "validate", "-c", config, *options).status == 0  # as any run's configuration
 
 
+def test_a_share_of_it_is_kept(models: Path, simulated: Path, tmp_path: Path, capfd: Capture) -> None:
+    """Validated and saved are weights between those before and those after the training, by default half way."""
+    kept = {}
+    for name, share in {"none": ["0"], "half": [], "all": ["1"]}.items():
+        words = ["--init", "nuclei", *(["--init_share", *share] if share else []), *NO_RUN]
+        folder = tmp_path / name
+        said = say(capfd, *start(simulated, *words, "--checkpoint.folder", folder, "--seed_everything", "1"))
+        assert said.status == 0, said.err
+        kept[name] = parameters(folder / "best.ckpt")
+    before = parameters(models / "nuclei.ckpt")
+    assert all(torch.allclose(value, kept["all"][name], atol=1e-6) for name, value in before.items())
+    assert any(not torch.allclose(value, kept["none"][name], atol=1e-4) for name, value in before.items())
+    for name, value in before.items():
+        torch.testing.assert_close(kept["half"][name], (value + kept["none"][name]) / 2)
+    line = complaint(capfd, *start(simulated, "--init", "nuclei", "--init_share", "2"))
+    assert "--init_share 2.0: must be from 0 to 1" in line
+
+
 def test_weights_that_do_not_fit(models: Path, simulated: Path, home: Path, capfd: Capture) -> None:
     line = complaint(capfd, *start(simulated, *METHOD, "--init", "nuclei"))
     assert "--init nuclei: does not fit the configured network (" in line
