@@ -1,5 +1,6 @@
 """The command line of a training, parsed but not run: to check options, and to write configurations."""
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -11,6 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning_cells.cli.training import TrainingCLI
 from lightning_cells.data.datamodule import SequenceDataModule
 from lightning_cells.errors import InputError, one_line, origin, without_passwords
+from lightning_cells.loggers.models import trained_model
 
 
 class _Ready(Exception):
@@ -53,11 +55,16 @@ class Resolver(TrainingCLI):
     def describe(self, words: Sequence[str], verb: str) -> dict[str, Any]:
         """The configuration as plain values, and under ``contents`` the fingerprint of the data that a verb uses.
 
+        A model that a training begins with is there by its name and the digest of its file.
+
         Raises:
-            InputError: for a mistake in the words, and data that are missing or broken.
+            InputError: for a mistake in the words, and data or a model that are missing or broken.
         """
-        fingerprint = self.data([*words], verb).fingerprint
-        return {**yaml.safe_load(self.text([*words])), "contents": fingerprint}
+        config = yaml.safe_load(self.text([*words]))
+        if config["init"] is not None:
+            with trained_model(config["init"]) as path, path.open("rb") as file:
+                config["init"] = [config["init"], hashlib.file_digest(file, "blake2b").hexdigest()]
+        return {**config, "contents": self.data([*words], verb).fingerprint}
 
     def build(self, words: list[str]) -> Any:
         """Returns method and data of the configuration, the data set up for training.
