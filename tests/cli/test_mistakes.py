@@ -79,7 +79,7 @@ VALUES = {
     "--trainer.devices x": "trainer: `devices`",
     "--trainer.accelerator gpuu": "trainer: You selected an invalid accelerator name",
     "--trainer.strategy dpp": "trainer: You selected an invalid strategy name",
-    "--trainer.callbacks.decay 3": "Invalid decay value 3.0",
+    "--trainer.callbacks.decay 3": "AveragedWeights: decay 3.0: must be from 0 to 1",
     "--pictures.samples 0": "pictures.samples=0",
     "--data.batch_size 0": "data.batch_size=0: must be at least 1",
     "--data.batches_per_epoch 0": "data.batches_per_epoch=0: must be at least 1",
