@@ -15,7 +15,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_cells.callbacks.averaging import AveragedWeights
 from lightning_cells.callbacks.checkpoint import Checkpoints
 from lightning_cells.callbacks.divergence import Divergence
 from lightning_cells.callbacks.images import Pictures
@@ -41,6 +40,7 @@ from lightning_cells.cli.weights import (
     check_checkpoint,
     doubt_size,
     fit_size,
+    keep_share,
     remembered,
     restoring_explained,
 )
@@ -228,11 +228,11 @@ class TrainingCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Opens the data first: a mistake in them is told before a run is logged or a second process started."""
         config = self.config[self.subcommand]
-        if self.subcommand == "fit" and config.init is not None and config.ckpt_path is None:
-            self._beginning(config.init).give(self.model)
-            self._begins_with = None  # the weights are the network's now
         if self.subcommand == "fit" and config.init is not None:
-            self._keep_a_share(config.init_share)
+            if config.ckpt_path is None:
+                self._beginning(config.init).give(self.model)
+                self._begins_with = None  # the weights are the network's now
+            keep_share(config.init_share, self.config_init[self.subcommand].trainer)
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             self.datamodule.setup(self.subcommand)
             self.model.check(self.datamodule, self.subcommand)
@@ -246,19 +246,6 @@ class TrainingCLI(LightningCLI):
             return trainer
         except (TypeError, ValueError, MisconfigurationException) as error:
             raise InputError(f"trainer: {one_line(error)}") from error
-
-    def _keep_a_share(self, share: float) -> None:
-        """Has the weights that are kept hold a share of those that the training begins with."""
-        if not 0 <= share <= 1:
-            raise InputError(f"--init_share {share}: must be from 0 to 1")
-        trainer = self.config_init[self.subcommand].trainer
-        callbacks = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
-        callbacks = [callback for callback in callbacks if callback is not None]
-        average = next((callback for callback in callbacks if isinstance(callback, AveragedWeights)), None)
-        if average is None:
-            average = AveragedWeights(decay=0.0)
-            trainer.callbacks = [*callbacks, average]
-        average.beginning = share
 
 
 def _is_ours(logger: Any) -> bool:

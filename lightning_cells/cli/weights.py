@@ -10,6 +10,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from lightning_cells.callbacks.averaging import AveragedWeights
 from lightning_cells.cli.parsing import chosen_method, given
 from lightning_cells.data.cell_sizes import diameter_on_disk, typical_diameter
 from lightning_cells.data.datamodule import SequenceDataModule
@@ -81,6 +82,27 @@ def remembered(args: list[str], beginning: Callable[[str], Beginning]) -> dict[s
     if args[0] != "fit" or init is None or chosen_method(args) is not None:
         return {}
     return beginning(init).settings
+
+
+def keep_share(share: float, trainer: Any) -> None:
+    """Has the weights that a training validates and keeps hold a share of those that it begins with.
+
+    Args:
+        share: from 0 to 1.
+        trainer: the configuration of the trainer, with its callbacks made; they are changed.
+
+    Raises:
+        InputError: for a share that is none.
+    """
+    if not 0 <= share <= 1:
+        raise InputError(f"--init_share {share}: must be from 0 to 1")
+    callbacks = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
+    callbacks = [callback for callback in callbacks if callback is not None]
+    average = next((callback for callback in callbacks if isinstance(callback, AveragedWeights)), None)
+    if average is None:
+        average = AveragedWeights(decay=0.0)
+        trainer.callbacks = [*callbacks, average]
+    average.beginning = share
 
 
 def fit_size(config: Any, beginning: Beginning) -> str | None:
