@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,11 @@ def test_purpose_ends_at_the_sentence(tmp_path: Path) -> None:
 
 def test_a_reader_that_leaves_is_no_error() -> None:
     done = subprocess.run(
-        "python -m lightning_cells list data | head -1", shell=True, text=True, capture_output=True, check=False
+        f"'{sys.executable}' -m lightning_cells list data | head -1",
+        shell=True,
+        text=True,
+        capture_output=True,
+        check=False,
     )
     assert (done.stdout, done.stderr) == ("data\n", "")
 
