@@ -153,6 +153,7 @@ class TrainingCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the command line, with what the checkpoint remembers as the first of the configuration files."""
+        self._begins_with = None  # other words may name another, or one that has changed
         args = shipped_configurations(args)
         allow(given(args, "allow"), *named_packages(args))  # what the user's own words name is imported anyway
         self._resumed = self._resume(args)

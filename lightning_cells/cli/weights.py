@@ -100,6 +100,8 @@ def keep_share(share: float, trainer: Any) -> None:
     callbacks = [callback for callback in callbacks if callback is not None]
     average = next((callback for callback in callbacks if isinstance(callback, AveragedWeights)), None)
     if average is None:
+        if not share:
+            return
         average = AveragedWeights(decay=0.0)
         trainer.callbacks = [*callbacks, average]
     average.beginning = share
